@@ -17,12 +17,11 @@ def position(votes: VoteTable, estimator: Estimator) -> Row:
     saw in the same order: there a response's worth cannot be told from its place.
     """
     unit = together(votes.unit, votes.criterion)
-    units_and_orders = np.unique(np.stack([unit, votes.order], axis=1), axis=0)
-    units, orders_seen = np.unique(units_and_orders[:, 0], return_counts=True)
-    counts = counted(votes) | {
-        "units": len(units),
-        "units_in_one_order": int((orders_seen == 1).sum()),
-    }
+    unit_and_order = np.stack([unit, votes.order], axis=1)
+    distinct = np.unique(unit_and_order, axis=0)
+    units, orders_seen = np.unique(distinct[:, 0], return_counts=True)
+    in_one_order = int(np.sum(orders_seen == 1))
+    counts = counted(votes) | {"units": len(units), "units_in_one_order": in_one_order}
     if votes.kind == "compare":
         return counts | _compared(votes, unit, estimator)
     return counts | _ranked(votes, estimator)
@@ -30,11 +29,15 @@ def position(votes: VoteTable, estimator: Estimator) -> Row:
 
 def first_shown_won(votes: VoteTable) -> tuple[Numbers, Numbers]:
     """Return of each comparison whether the first shown won, and whether either did."""
+    # The numbers of the responses that stood first and second: 0 and 1, or 1 and 0.
     first = (votes.positions[:, 0] != 0).astype(int)
+    second = 1 - first
     rows = np.arange(len(votes))
     rank_of_first = votes.ranks[rows, first]
-    rank_of_second = votes.ranks[rows, 1 - first]
-    return rank_of_first < rank_of_second, rank_of_first != rank_of_second
+    rank_of_second = votes.ranks[rows, second]
+    first_won = rank_of_first < rank_of_second
+    decided = rank_of_first != rank_of_second
+    return first_won, decided
 
 
 def _compared(votes: VoteTable, unit: Numbers, estimator: Estimator) -> Row:
@@ -75,15 +78,20 @@ def _effect_sums(votes: VoteTable, unit: Numbers, first_won: Numbers, decided: N
     """
     # Response a is the first by id.
     a_first = votes.positions[:, 0] == 0
+    a_second = ~a_first
     a_won = first_won == a_first
-    cells = np.stack([a_first, ~a_first, a_first & a_won, ~a_first & a_won], axis=1)
+    cells = np.stack([a_first, a_second, a_first & a_won, a_second & a_won], axis=1)
+    decided_cells = cells & decided[:, None]
     _, first_row, unit_index = np.unique(unit, return_index=True, return_inverse=True)
-    unit_counts = add_up(unit_index, cells & decided[:, None], len(first_row))
+    unit_counts = add_up(unit_index, decided_cells, len(first_row))
+    # n₁, n₂, w₁ and w₂ of each unit.
     seen_first, seen_second, won_first, won_second = unit_counts.T
+    # A unit without a decided vote has 0 in both sums; the 1 only avoids a division by zero.
     times_shown = np.maximum(seen_first + seen_second, 1)
-    weighted_difference = (won_first * seen_second - won_second * seen_first) / times_shown
-    weight = seen_first * seen_second / times_shown
-    return by_question(votes.question[first_row], weighted_difference, weight)
+    difference = won_first * seen_second - won_second * seen_first
+    weight = seen_first * seen_second
+    question = votes.question[first_row]
+    return by_question(question, difference / times_shown, weight / times_shown)
 
 
 def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
@@ -110,19 +118,24 @@ def _ranked(votes: VoteTable, estimator: Estimator) -> Row:
         # The last column of the sums counts the votes.
         means.append(estimator(rank_sums[:, [number, -1]], fraction, "no votes"))
         tops.append(estimator(top_sums[:, [number, -1]], fraction, "no votes"))
-    unit = together(votes.unit, votes.criterion)
-    orders_vary = len(np.unique(together(unit, votes.order))) > len(np.unique(unit))
-    one_criterion = len(np.unique(votes.criterion)) == 1
     friedman: float | None = None
     p_value: float | None = None
-    if orders_vary and one_criterion:
-        friedman, p_value = agreement.friedman([mean["value"] for mean in means], len(votes))
+    if _orders_vary(votes) and len(np.unique(votes.criterion)) == 1:
+        mean_ranks = [mean["value"] for mean in means]
+        friedman, p_value = agreement.friedman(mean_ranks, len(votes))
     return {
         "mean_ranks": means,
         "first_places": tops,
         "friedman": friedman,
         "p_value": p_value,
     }
+
+
+def _orders_vary(votes: VoteTable) -> bool:
+    """Return whether two personas saw a unit in different orders."""
+    unit = together(votes.unit, votes.criterion)
+    unit_and_order = together(unit, votes.order)
+    return len(np.unique(unit_and_order)) > len(np.unique(unit))
 
 
 def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
@@ -134,12 +147,13 @@ def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
     voter = together(votes.unit, votes.criterion, votes.persona)
     # Sorted by voter, a voter's two votes stand next to each other.
     rows = np.argsort(voter, kind="stable")
-    is_pair = voter[rows[1:]] == voter[rows[:-1]]
-    pair = np.flatnonzero(is_pair)
-    if not len(pair):
+    sorted_voter = voter[rows]
+    is_next_the_same = sorted_voter[:-1] == sorted_voter[1:]
+    first_of_pair = np.flatnonzero(is_next_the_same)
+    if not len(first_of_pair):
         return []
-    once = votes.where(rows[pair])
-    again = votes.where(rows[pair + 1])
+    once = votes.where(rows[first_of_pair])
+    again = votes.where(rows[first_of_pair + 1])
     equal = (once.ranks == again.ranks).all(axis=1)
     first_won, decided = first_shown_won(once)
     first_won_again, decided_again = first_shown_won(again)
@@ -149,7 +163,10 @@ def both_orders(votes: VoteTable, estimator: Estimator) -> list[Row]:
     row["pairs"] = row.pop("votes")
     equal_sums = by_question(once.question, equal, np.ones(len(once)))
     row["consistent"] = estimator(equal_sums, fraction, "nobody saw both orders")
-    row["first_both_times"] = int((changed & first_won & first_won_again).sum())
-    row["second_both_times"] = int((changed & ~first_won & ~first_won_again).sum())
-    row["tie_once"] = int((decided != decided_again).sum())
+    first_both_times = changed & first_won & first_won_again
+    second_both_times = changed & ~first_won & ~first_won_again
+    tie_once = decided != decided_again
+    row["first_both_times"] = int(first_both_times.sum())
+    row["second_both_times"] = int(second_both_times.sum())
+    row["tie_once"] = int(tie_once.sum())
     return [row]

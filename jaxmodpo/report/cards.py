@@ -20,6 +20,7 @@ from jaxmodpo.report.card_facts import UNKNOWN, CardFacts, Evaluation, gather_fa
 from jaxmodpo.report.probe_section import rate_in_words
 from jaxmodpo.report.run_folders import Run
 from jaxmodpo.report.toxicity_section import mean_in_words, share_in_words
+from jaxmodpo.report.wording import NO_INTERVAL, percent, percent_range
 
 MODEL_CARD = "MODEL_CARD.md"
 DATASHEET = "DATASHEET.md"
@@ -132,12 +133,10 @@ def _model_index(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _win_rate(evaluation: Evaluation, model: str, criterion: str) -> str:
     """Return a model's win rate with its interval in percent."""
-    rate = 100 * evaluation.results.models[model][criterion]
+    rate = percent(evaluation.results.models[model][criterion])
     interval = evaluation.results.intervals[model][criterion]
-    if interval is None:
-        return f"{rate:.1f}% (one question: no interval)"
-    low, high = interval
-    return f"{rate:.1f}% ({100 * low:.1f}–{100 * high:.1f})"
+    ends = NO_INTERVAL if interval is None else percent_range(interval)
+    return f"{rate}% ({ends})"
 
 
 def _short(values: Mapping[str, Any]) -> str:

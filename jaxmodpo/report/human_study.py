@@ -58,11 +58,7 @@ _CORRECTED = (
 def human_study_sections(sources: Sources, gallery: Gallery) -> list[Section]:
     """Read every ``human_study.json``, and draw it."""
     sections: list[Section] = []
-    for run in sources.runs:
-        path = run.folder / HUMAN_STUDY
-        if run.command != "study analyze" or not path.is_file():
-            continue
-        results = read_result(path, HumanStudyResults)
+    for run, results in sources.results_of("study analyze", HUMAN_STUDY, HumanStudyResults):
         examples = None
         if sources.include_texts and (run.folder / EXAMPLES).is_file():
             examples = read_result(run.folder / EXAMPLES, StudyExamples)

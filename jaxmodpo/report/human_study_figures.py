@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -35,19 +36,7 @@ def outcome_shares(results: HumanStudyResults) -> Figure:
     with drawing(6.8, 1.2 + 0.38 * len(names), grid=False) as figure:
         axes = figure.add_subplot()
         for row, name in enumerate(names):
-            begin = 0.0
-            shares = results.criteria[name].shares
-            for label, color in zip(LABELS, _COLORS, strict=True):
-                share = 100 * (shares[label].value or 0.0)
-                axes.barh(row, share, left=begin, color=color, height=0.7)
-                if share >= 6:
-                    ink = "black" if label == "equal" else "white"
-                    axes.text(
-                        begin + share / 2, row, f"{share:.0f}", ha="center", va="center", color=ink
-                    )
-                begin += share
-            if begin == 0:
-                axes.text(1, row, "no answers", va="center")
+            _stacked_shares(axes, row, results.criteria[name])
         _rows(axes, names)
         axes.set_xlim(0, 100)
         axes.set_xlabel("questions by the majority's preference, %")
@@ -55,6 +44,21 @@ def outcome_shares(results: HumanStudyResults) -> Figure:
             axes.barh([0], [0], color=color, label=label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
+
+
+def _stacked_shares(axes: Axes, row: int, findings: CriterionFindings) -> None:
+    """Draw a criterion's shares one behind the other, each with its number where there is room."""
+    start = 0.0
+    for label, color in zip(LABELS, _COLORS, strict=True):
+        share = 100 * (findings.shares[label].value or 0.0)
+        axes.barh(row, share, left=start, color=color, height=0.7)
+        if share >= 6:
+            middle = start + share / 2
+            ink = "black" if label == "equal" else "white"
+            axes.text(middle, row, f"{share:.0f}", ha="center", va="center", color=ink)
+        start += share
+    if start == 0:
+        axes.text(1, row, "no answers", va="center")
 
 
 def decided_agreement(results: HumanStudyResults) -> Figure:
@@ -73,24 +77,64 @@ def decided_agreement(results: HumanStudyResults) -> Figure:
             axes.set_title(heading)
             axes.set_xlim(-1.05 if field != "accuracy" else -0.02, 1.05)
         _rows(subplots[0], names)
-        _legend(figure, ("one person against the others' majority", "judge against the majority"))
+        compared = ("one person against the others' majority", "judge against the majority")
+        _legend(figure, compared, (0, 1))
     return figure
 
 
 def agreement_levels(results: HumanStudyResults) -> Figure:
     """Draw three shares of equal labels, ties included (the paper's figure 5c)."""
-    names = list(results.criteria)
-    with drawing(6.8, 1.5 + 0.45 * len(names)) as figure:
+
+    def shares_of(findings: CriterionFindings) -> Sequence[Estimate]:
+        levels = findings.levels
+        return (levels.human_human, levels.human_judge, levels.judge_majority)
+
+    names = ("two people", "a person and the judge", "the majority and the judge")
+    return _three_shares(results, shares_of, names, (0, 1, 2), "share of equal labels among three")
+
+
+def win_rates(results: HumanStudyResults) -> Figure:
+    """Draw the first model's win rate as the judge has it, as people have it, and corrected."""
+
+    def shares_of(findings: CriterionFindings) -> Sequence[Estimate]:
+        corrected = findings.corrected
+        return (corrected.judge, corrected.people, corrected.corrected)
+
+    first, second = results.models
+    label = f"win rate of {first} over {second}, ties half"
+    names = ("judge", "people", "corrected")
+    figure = _three_shares(results, shares_of, names, (1, 0, 2), label)
+    figure.axes[0].axvline(0.5, color="#888888", linewidth=0.8, linestyle=":")
+    return figure
+
+
+def _three_shares(
+    results: HumanStudyResults,
+    shares_of: Callable[[CriterionFindings], Sequence[Estimate]],
+    names: Sequence[str],
+    looks: Sequence[int],
+    label: str,
+) -> Figure:
+    """Draw three shares of each criterion, one below the other, with their intervals.
+
+    Args:
+        results: the study's.
+        shares_of: a criterion's three shares, from top to bottom.
+        names: what they are called in the legend.
+        looks: the numbers of their looks.
+        label: of the axis.
+    """
+    criteria = list(results.criteria)
+    with drawing(6.8, 1.5 + 0.45 * len(criteria)) as figure:
         axes = figure.add_subplot()
-        for row, name in enumerate(names):
-            levels = results.criteria[name].levels
-            _point(axes, row - 0.22, levels.human_human, 0)
-            _point(axes, row, levels.human_judge, 1)
-            _point(axes, row + 0.22, levels.judge_majority, 2)
-        _rows(axes, names)
+        for row, criterion in enumerate(criteria):
+            shares = shares_of(results.criteria[criterion])
+            for shift, share, look in zip((-0.22, 0.0, 0.22), shares, looks, strict=True):
+                _point(axes, row + shift, share, look)
+        _rows(axes, criteria)
         axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel("share of equal labels among three")
-        _legend(figure, ("two people", "a person and the judge", "the majority and the judge"))
+        axes.set_xlabel(label)
+        _legend(figure, names, looks)
     return figure
 
 
@@ -98,18 +142,15 @@ def confusion_tables(results: HumanStudyResults) -> Figure:
     """Draw how often the majority and the judge say what, a table for each criterion (the paper's
     figures 5d and 5e).
     """
-    names = list(results.criteria)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
+    labels = label_names(results)
+
+    def draw(axes: Axes, findings: CriterionFindings) -> None:
+        _confusion(axes, np.array(findings.confusion), labels)
+
+    rows, columns = _grid_shape(results)
     with drawing(2.9 * columns + 0.6, 2.9 * rows + 0.4, grid=False) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for number, axes in enumerate(grid.flat):
-            if number < len(names):
-                counts = results.criteria[names[number]].confusion
-                _confusion(axes, np.array(counts), label_names(results))
-                axes.set_title(title(names[number]))
-            else:
-                axes.set_axis_off()
+        panels = figure.subplots(rows, columns, squeeze=False)
+        _draw_criteria(panels, results, draw)
     return figure
 
 
@@ -134,17 +175,10 @@ def accuracy_by_consensus(results: HumanStudyResults) -> Figure:
     """Draw the judge's accuracy by how far people agree, a panel for each criterion (the paper's
     figure 5f).
     """
-    names = list(results.criteria)
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
+    rows, columns = _grid_shape(results)
     with drawing(2.9 * columns + 0.4, 2.3 * rows + 0.4) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for number, axes in enumerate(grid.flat):
-            if number < len(names):
-                _consensus(axes, results.criteria[names[number]])
-                axes.set_title(title(names[number]))
-            else:
-                axes.set_axis_off()
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        _draw_criteria(panels, results, _consensus)
         figure.supxlabel("majority's share among those who preferred a reply, %", fontsize=9)
         figure.supylabel("judge's accuracy, %", fontsize=9)
     return figure
@@ -173,25 +207,28 @@ def _consensus(axes: Axes, findings: CriterionFindings) -> None:
     axes.set_ylim(0, 104)
 
 
-def win_rates(results: HumanStudyResults) -> Figure:
-    """Draw the first model's win rate as the judge has it, as people have it, and corrected."""
-    names = list(results.criteria)
-    with drawing(6.8, 1.5 + 0.45 * len(names)) as figure:
-        axes = figure.add_subplot()
-        for row, name in enumerate(names):
-            corrected = results.criteria[name].corrected
-            _point(axes, row - 0.22, corrected.judge, 1)
-            _point(axes, row, corrected.people, 0)
-            _point(axes, row + 0.22, corrected.corrected, 2)
-        axes.axvline(0.5, color="#888888", linewidth=0.8, linestyle=":")
-        _rows(axes, names)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xlabel(f"win rate of {results.models[0]} over {results.models[1]}, ties half")
-        _legend(figure, ("judge", "people", "corrected"), (1, 0, 2))
-    return figure
-
-
 # --------------------------------------------------------------------------- parts
+
+
+def _grid_shape(results: HumanStudyResults) -> tuple[int, int]:
+    """Return the rows and columns of a grid with a panel for each criterion, at most three wide."""
+    criteria = len(results.criteria)
+    columns = min(3, criteria)
+    rows = math.ceil(criteria / columns)
+    return rows, columns
+
+
+def _draw_criteria(
+    panels: np.ndarray,
+    results: HumanStudyResults,
+    draw: Callable[[Axes, CriterionFindings], None],
+) -> None:
+    """Draw each criterion into its panel, under its name; panels that are left over stay blank."""
+    for axes, (name, findings) in zip(panels.flat, results.criteria.items(), strict=False):
+        draw(axes, findings)
+        axes.set_title(title(name))
+    for axes in panels.flat[len(results.criteria) :]:
+        axes.set_axis_off()
 
 
 def _point(axes: Axes, row: float, figure: Estimate | RaterMean, look: int) -> None:
@@ -210,10 +247,10 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _legend(figure: Figure, names: Sequence[str], look_numbers: Sequence[int] = (0, 1, 2)) -> None:
+def _legend(figure: Figure, names: Sequence[str], looks: Sequence[int]) -> None:
     axes = figure.axes[0]
     handles = []
-    for name, number in zip(names, look_numbers, strict=False):
+    for name, number in zip(names, looks, strict=True):
         (handle,) = axes.plot([], [], linestyle="none", markersize=5, label=name, **look_of(number))
         handles.append(handle)
     figure.legend(handles=handles, loc="outside upper center", ncols=len(names))

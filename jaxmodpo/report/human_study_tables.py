@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from jaxmodpo.report.blocks import Cell, Column, Table
 from jaxmodpo.report.human_study_figures import label_names
 from jaxmodpo.report.wording import percent, title
@@ -9,6 +11,7 @@ from jaxmodpo.results.human_study import (
     CorrectedRate,
     CriterionFindings,
     HumanStudyResults,
+    LeaveOneOut,
     RaterMean,
 )
 from jaxmodpo.results.judges import Estimate
@@ -17,140 +20,144 @@ INTERVAL = "95% interval"
 NO_INTERVAL = "no interval"
 NOTHING = "–"
 
-_NAME = Column("criterion", is_word=True)
+Row = list[Cell | str]
+"""a table's row, from left to right"""
 
 
 def shares_table(name: str, results: HumanStudyResults) -> Table:
     """Return the shares of questions by the majority's label, and Fleiss' κ."""
     columns = [
-        _NAME,
         Column("questions"),
         Column("answers"),
         *(Column(f"{label}, %", detail=INTERVAL) for label in label_names(results)),
         Column("Fleiss' κ", detail=INTERVAL),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
+        counts = [str(findings.questions), str(findings.answers)]
         shares = [share_cell(share) for share in findings.shares.values()]
-        counts = [f"{findings.questions}", f"{findings.answers}"]
-        rows.append([title(criterion), *counts, *shares, number_cell(findings.fleiss)])
-    return Table(name, columns, rows)
+        return [[*counts, *shares, number_cell(findings.fleiss)]]
+
+    return _criterion_table(name, results, columns, rows_of)
 
 
 def agreement_table(name: str, results: HumanStudyResults) -> Table:
     """Return people's and the judge's agreement with majorities, where neither is a tie."""
     columns = [
-        _NAME,
         Column("who", is_word=True),
         Column("questions"),
         Column("accuracy, %", detail=INTERVAL),
         Column("Cohen's κ", detail=INTERVAL),
         Column("Gwet's AC1", detail=INTERVAL),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
-        for rater, people in (
-            ("one person", findings.leave_one_out),
-            ("one person, all questions", findings.leave_one_out_of_all),
-        ):
-            figures = [
-                rater_cell(people.accuracy, is_share=True),
-                rater_cell(people.kappa),
-                rater_cell(people.ac1),
-            ]
-            rows.append([title(criterion), rater, "", *figures])
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
         judge = findings.two_class
-        figures = [share_cell(judge.accuracy), number_cell(judge.kappa), number_cell(judge.ac1)]
-        rows.append([title(criterion), "judge", str(judge.questions), *figures])
+        judge_cells = [share_cell(judge.accuracy), number_cell(judge.kappa), number_cell(judge.ac1)]
+        return [
+            ["one person", "", *_people_cells(findings.leave_one_out)],
+            ["one person, all questions", "", *_people_cells(findings.leave_one_out_of_all)],
+            ["judge", str(judge.questions), *judge_cells],
+        ]
+
     caption = (
         "One person: each against the majority of the others, averaged over people, with ± one"
         " standard error over people; on questions whose majority is no tie, as in the paper, and"
         " on all questions. Judge: against the majority of all."
     )
-    return Table(name, columns, rows, caption)
+    return _criterion_table(name, results, columns, rows_of, caption)
+
+
+def _people_cells(people: LeaveOneOut) -> list[Cell]:
+    return [
+        rater_cell(people.accuracy, is_share=True),
+        rater_cell(people.kappa),
+        rater_cell(people.ac1),
+    ]
 
 
 def judge_table(stem: str, results: HumanStudyResults) -> Table:
     """Return the judge's agreement with the majority over three labels."""
     columns = [
-        _NAME,
         Column("questions"),
         Column("accuracy, %", detail=INTERVAL),
         Column("Cohen's κ", detail=INTERVAL),
         Column("Gwet's AC1", detail=INTERVAL),
         Column("ICC(2,1)", detail=INTERVAL),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
         judge = findings.three_class
-        rows.append(
-            [
-                title(criterion),
-                str(judge.questions),
-                share_cell(judge.accuracy),
-                number_cell(judge.kappa),
-                number_cell(judge.ac1),
-                number_cell(findings.intraclass),
-            ]
-        )
+        row = [
+            str(judge.questions),
+            share_cell(judge.accuracy),
+            number_cell(judge.kappa),
+            number_cell(judge.ac1),
+            number_cell(findings.intraclass),
+        ]
+        return [row]
+
     caption = (
         "ICC(2,1): two-way random effects, absolute agreement, of the judge's score of a question"
         " and the people's mean score, where the first model's win is 1 and a tie 0.5."
     )
-    return Table(f"{stem}-three-class", columns, rows, caption)
+    return _criterion_table(f"{stem}-three-class", results, columns, rows_of, caption)
 
 
 def levels_table(name: str, results: HumanStudyResults) -> Table:
     """Return the three shares of equal labels."""
     columns = [
-        _NAME,
         Column("two people, %", detail=INTERVAL),
         Column("a person and the judge, %", detail=INTERVAL),
         Column("the majority and the judge, %", detail=INTERVAL),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
         levels = findings.levels
-        figures = (levels.human_human, levels.human_judge, levels.judge_majority)
-        rows.append([title(criterion), *(share_cell(figure) for figure in figures)])
-    return Table(name, columns, rows)
+        shares = (levels.human_human, levels.human_judge, levels.judge_majority)
+        return [[share_cell(share) for share in shares]]
+
+    return _criterion_table(name, results, columns, rows_of)
 
 
 def confusion_table(name: str, results: HumanStudyResults) -> Table:
     """Return all confusion tables: a row for each criterion and label of the majority."""
     labels = label_names(results)
     columns = [
-        _NAME,
         Column("majority", is_word=True),
         *(Column(f"judge: {label}") for label in labels),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
+        rows: list[Row] = []
         for label, counts in zip(labels, findings.confusion, strict=True):
-            rows.append([title(criterion), label, *map(str, counts)])
-    return Table(name, columns, rows)
+            rows.append([label, *map(str, counts)])
+        return rows
+
+    return _criterion_table(name, results, columns, rows_of)
 
 
 def consensus_table(name: str, results: HumanStudyResults) -> Table:
     """Return the judge's accuracy by how clearly people decide."""
     columns = [
-        _NAME,
         Column("majority's share, %"),
         Column("questions"),
         Column("judge's accuracy, %", detail=INTERVAL),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
+        rows: list[Row] = []
         for level in findings.consensus:
             span = f"above {100 * level.above:.0f} to {100 * level.to:.0f}"
-            rows.append([title(criterion), span, str(level.questions), share_cell(level.accuracy)])
-    return Table(name, columns, rows)
+            rows.append([span, str(level.questions), share_cell(level.accuracy)])
+        return rows
+
+    return _criterion_table(name, results, columns, rows_of)
 
 
 def corrected_table(name: str, results: HumanStudyResults) -> Table:
     """Return win rates raw and corrected, and how much the judge inflates them."""
     columns = [
-        _NAME,
         Column("judge, %", detail=INTERVAL),
         Column("people, %", detail=INTERVAL),
         Column("corrected, %", detail=INTERVAL),
@@ -158,22 +165,42 @@ def corrected_table(name: str, results: HumanStudyResults) -> Table:
         Column("inflation, points", detail=INTERVAL),
         Column("more labels for half the interval", detail="why none"),
     ]
-    rows: list[list[Cell | str]] = []
-    for criterion, findings in results.criteria.items():
+
+    def rows_of(findings: CriterionFindings) -> list[Row]:
         corrected = findings.corrected
-        weight = NOTHING if corrected.weight is None else f"{corrected.weight:.2f}"
-        rows.append(
-            [
-                title(criterion),
-                share_cell(corrected.judge),
-                share_cell(corrected.people),
-                share_cell(corrected.corrected),
-                weight,
-                _points(findings),
-                _more_labels(corrected),
-            ]
-        )
-    return Table(name, columns, rows)
+        row = [
+            share_cell(corrected.judge),
+            share_cell(corrected.people),
+            share_cell(corrected.corrected),
+            NOTHING if corrected.weight is None else f"{corrected.weight:.2f}",
+            points_cell(findings.inflation),
+            _more_labels(corrected),
+        ]
+        return [row]
+
+    return _criterion_table(name, results, columns, rows_of)
+
+
+def _criterion_table(
+    name: str,
+    results: HumanStudyResults,
+    columns: Sequence[Column],
+    rows_of: Callable[[CriterionFindings], list[Row]],
+    caption: str = "",
+) -> Table:
+    """Return a table whose rows begin with their criterion.
+
+    Args:
+        name: of its file.
+        results: the study's.
+        columns: those behind the criterion's.
+        rows_of: a criterion's rows, without its name.
+        caption: what stands below.
+    """
+    rows: list[Row] = []
+    for criterion, findings in results.criteria.items():
+        rows += [[title(criterion), *row] for row in rows_of(findings)]
+    return Table(name, [Column("criterion", is_word=True), *columns], rows, caption)
 
 
 def _more_labels(corrected: CorrectedRate) -> Cell:
@@ -184,38 +211,42 @@ def _more_labels(corrected: CorrectedRate) -> Cell:
     return Cell(NOTHING, f"labels of all {corrected.labeled + corrected.unlabeled} would not do")
 
 
-def _points(findings: CriterionFindings) -> Cell:
-    """Return the judge's inflation in points of a hundred, with its sign."""
-    inflation = findings.inflation
-    if inflation.value is None:
-        return Cell(NOTHING, inflation.undefined or "")
-    if inflation.interval is None:
-        return Cell(f"{100 * inflation.value:+.1f}", NO_INTERVAL)
-    low, high = inflation.interval
-    return Cell(f"{100 * inflation.value:+.1f}", f"{100 * low:+.1f} to {100 * high:+.1f}")
-
-
 # --------------------------------------------------------------------------- cells
 
 
 def share_cell(figure: Estimate) -> Cell:
     """Return a share in percent with its interval, or why there is none."""
-    if figure.value is None:
-        return Cell(NOTHING, figure.undefined or "")
-    if figure.interval is None:
-        return Cell(percent(figure.value), NO_INTERVAL)
-    low, high = figure.interval
-    return Cell(percent(figure.value), f"{percent(low)}–{percent(high)}")
+    return _estimate_cell(figure, percent, "–")
 
 
 def number_cell(figure: Estimate) -> Cell:
     """Return a coefficient with its interval, or why there is none."""
+    return _estimate_cell(figure, "{:.3f}".format, " to ")
+
+
+def points_cell(figure: Estimate) -> Cell:
+    """Return a difference of shares in points of a hundred, with its sign, or why there is none."""
+    return _estimate_cell(figure, _signed_points, " to ")
+
+
+def _signed_points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def _estimate_cell(figure: Estimate, write: Callable[[float], str], between: str) -> Cell:
+    """Return a value with its interval, or why there is none.
+
+    Args:
+        figure: the value and the interval.
+        write: writes a number.
+        between: stands between the interval's two ends.
+    """
     if figure.value is None:
         return Cell(NOTHING, figure.undefined or "")
     if figure.interval is None:
-        return Cell(f"{figure.value:.3f}", NO_INTERVAL)
+        return Cell(write(figure.value), NO_INTERVAL)
     low, high = figure.interval
-    return Cell(f"{figure.value:.3f}", f"{low:.3f} to {high:.3f}")
+    return Cell(write(figure.value), f"{write(low)}{between}{write(high)}")
 
 
 def rater_cell(figure: RaterMean, *, is_share: bool = False) -> Cell:

@@ -13,8 +13,8 @@ from jaxmodpo.pages import drawing, look_of
 from jaxmodpo.report.blocks import Block, Column, Folded, Heading, Paragraph, Section, Table
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.sources import Sources
+from jaxmodpo.report.wording import percent_range
 from jaxmodpo.results.probes import PROBES, CheckRate, ProbedModel, ProbeRates, ProbeResults
-from jaxmodpo.results.versioned import read_result
 
 RISK_COLUMNS: Mapping[str, str] = {
     "passed": "passed",
@@ -53,11 +53,8 @@ _CONTROLS = (
 def probe_sections(sources: Sources, gallery: Gallery) -> list[Section]:
     """Read every ``probes.json``, and draw it."""
     sections: list[Section] = []
-    for run in sources.runs:
-        path = run.folder / PROBES
-        if run.command == "probes" and path.is_file():
-            results = read_result(path, ProbeResults)
-            sections.append(_section(run.name, results, gallery))
+    for run, results in sources.results_of("probes", PROBES, ProbeResults):
+        sections.append(_section(run.name, results, gallery))
     return sections
 
 
@@ -128,9 +125,9 @@ def rate_in_words(rate: CheckRate) -> str:
     """Return a rate with its counts and interval: ``75% (3 of 4; 30–95)``."""
     if rate.interval is None or not rate.replies:
         return "no reply with a verdict"
-    low, high = rate.interval
     share = f"{100 * rate.count / rate.replies:.0f}%"
-    return f"{share} ({rate.count} of {rate.replies}; {100 * low:.0f}–{100 * high:.0f})"
+    ends = percent_range(rate.interval, digits=0)
+    return f"{share} ({rate.count} of {rate.replies}; {ends})"
 
 
 def passed_by_kind(models: Mapping[str, ProbedModel]) -> Figure:
@@ -145,10 +142,10 @@ def passed_by_kind(models: Mapping[str, ProbedModel]) -> Figure:
         for number, (name, model) in enumerate(models.items()):
             style = look_of(number)
             for row, kind in enumerate(kinds):
-                rate = (
-                    model.risk_by_kind[kind].rates["passed"] if kind in model.risk_by_kind else None
-                )
-                if rate is None or rate.interval is None:
+                if kind not in model.risk_by_kind:
+                    continue
+                rate = model.risk_by_kind[kind].rates["passed"]
+                if rate.interval is None:
                     continue
                 y = row + spread * (number - (len(models) - 1) / 2)
                 low, high = rate.interval

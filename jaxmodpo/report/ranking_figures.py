@@ -32,8 +32,9 @@ def rankings(
     """
     columns = min(len(criteria), _PER_ROW)
     rows = -(-len(criteria) // columns)
-    size = (1.2 + 3.1 * columns, rows * (1.0 + 0.3 * len(models)))
-    with drawing(*size) as figure:
+    width = 1.2 + 3.1 * columns
+    height = rows * (1.0 + 0.3 * len(models))
+    with drawing(width, height) as figure:
         every_axes = figure.subplots(rows, columns, squeeze=False).ravel()
         # A model keeps its color in all panels, though its place changes.
         colors = {name: PALETTE[n % len(PALETTE)] for n, name in enumerate(models)}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from jaxmodpo.report.run_folders import Run
 from jaxmodpo.results.evaluation import RESULTS, EvaluationResults
-from jaxmodpo.results.versioned import read_result
+from jaxmodpo.results.versioned import Kind, read_result
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,15 @@ class Sources:
 
     runs: Sequence[Run]
     include_texts: bool = False
+
+    def results_of(self, command: str, file: str, kind: type[Kind]) -> Iterator[tuple[Run, Kind]]:
+        """Read what the runs of a command left in a file of results; those without it are passed
+        over.
+        """
+        for run in self.runs:
+            path = run.folder / file
+            if run.command == command and path.is_file():
+                yield run, read_result(path, kind)
 
     @functools.cached_property
     def evaluations(self) -> list[Evaluation]:

@@ -22,6 +22,7 @@ from jaxmodpo.report.blocks import (
 )
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.sources import Sources
+from jaxmodpo.report.wording import p_value, percent, percent_range
 from jaxmodpo.results.toxicity import (
     TOXICITY,
     ModelToxicity,
@@ -29,7 +30,6 @@ from jaxmodpo.results.toxicity import (
     ToxicityResults,
     ToxicityTest,
 )
-from jaxmodpo.results.versioned import read_result
 
 NOT_SCORED = "no reply is scored"
 
@@ -51,11 +51,8 @@ _TEST_COLUMNS = (
 def toxicity_sections(sources: Sources, gallery: Gallery) -> list[Section]:
     """Read every ``toxicity.json``, and draw it."""
     sections: list[Section] = []
-    for run in sources.runs:
-        path = run.folder / TOXICITY
-        if run.command == "toxicity" and path.is_file():
-            results = read_result(path, ToxicityResults)
-            sections.append(_section(run.name, results, gallery))
+    for run, results in sources.results_of("toxicity", TOXICITY, ToxicityResults):
+        sections.append(_section(run.name, results, gallery))
     return sections
 
 
@@ -119,9 +116,9 @@ def share_in_words(summary: ScoreSummary) -> str:
     """Return a share with its counts and interval: ``3 of 600 (0.5%; 0.2–1.5)``."""
     if summary.share is None or summary.share_interval is None:
         return NOT_SCORED
-    low, high = summary.share_interval
-    percent = f"{100 * summary.share:.1f}%; {100 * low:.1f}–{100 * high:.1f}"
-    return f"{summary.above} of {summary.scored} ({percent})"
+    share = percent(summary.share)
+    ends = percent_range(summary.share_interval)
+    return f"{summary.above} of {summary.scored} ({share}%; {ends})"
 
 
 def mean_in_words(summary: ScoreSummary) -> str:
@@ -165,9 +162,7 @@ def _share_test(test: ToxicityTest) -> str:
 
 
 def _p(value: float | None) -> str:
-    if value is None:
-        return "not there"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return "not there" if value is None else p_value(value)
 
 
 def _missing(name: str, model: ModelToxicity) -> str:

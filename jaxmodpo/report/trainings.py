@@ -6,12 +6,11 @@ from jaxmodpo.evaluation.fronts import front_figure
 from jaxmodpo.report import training_figures
 from jaxmodpo.report.blocks import Block, Cell, Column, Paragraph, Section, Table
 from jaxmodpo.report.gallery import Gallery
-from jaxmodpo.report.run_folders import METRICS, Run, read_metrics
+from jaxmodpo.report.run_folders import METRICS, read_metrics
 from jaxmodpo.report.sources import Sources
 from jaxmodpo.report.wording import percent, percent_cell
 from jaxmodpo.results.reward import VALIDATION, Validation
 from jaxmodpo.results.sweep import SWEEP, Sweep
-from jaxmodpo.results.versioned import read_result
 
 _REWARD_COLUMNS = (
     Column("model", is_word=True),
@@ -60,41 +59,36 @@ def reward_sections(sources: Sources, gallery: Gallery) -> list[Section]:
 
 def _validations(sources: Sources) -> dict[str, Validation]:
     """Read every reward model's validation, by the name of its run."""
-    validated = {
-        run.folder: run
-        for run in sources.runs
-        if run.command == "reward" and (run.folder / VALIDATION).is_file()
-    }
+    validated = list(sources.results_of("reward", VALIDATION, Validation))
+    folders = {run.folder for run, _ in validated}
     validations: dict[str, Validation] = {}
-    for run in validated.values():
+    for run, validation in validated:
         # A refitted model carries the figures of the one in its subfolder: they are shown once.
-        is_part = run.folder.name == "validation" and run.folder.parent in validated
-        if not is_part:
-            validations[run.name] = read_result(run.folder / VALIDATION, Validation)
+        is_repeated = run.folder.name == "validation" and run.folder.parent in folders
+        if not is_repeated:
+            validations[run.name] = validation
     return validations
 
 
 def sweep_sections(sources: Sources, gallery: Gallery) -> list[Section]:
     """Show every sweep's hypervolumes and, of two objectives, its fronts."""
     sections: list[Section] = []
-    for run in sources.runs:
-        if run.command == "sweep" and (run.folder / SWEEP).is_file():
-            sections.append(_sweep_section(run, gallery))
+    for run, sweep in sources.results_of("sweep", SWEEP, Sweep):
+        sections.append(_sweep_section(run.name, sweep, gallery))
     return sections
 
 
-def _sweep_section(run: Run, gallery: Gallery) -> Section:
-    sweep = read_result(run.folder / SWEEP, Sweep)
+def _sweep_section(name: str, sweep: Sweep, gallery: Gallery) -> Section:
     rows: list[list[Cell | str]] = []
     for method, volume in sweep.hypervolume.items():
         low, high = volume.interval
         rows.append([method, Cell(f"{volume.value:.4f}", f"{low:.4f}–{high:.4f}")])
-    blocks: list[Block] = [Table(f"fronts-{run.name}", _FRONT_COLUMNS, rows)]
+    blocks: list[Block] = [Table(f"fronts-{name}", _FRONT_COLUMNS, rows)]
     if len(sweep.objectives) == 2:
         first, second = sweep.objectives
         figure = front_figure(sweep.fronts, (first, second), sweep.base)
-        caption = f"{run.name}: fronts over a grid of weights."
-        blocks.append(gallery.add(f"fronts-{run.name}", figure, caption))
+        caption = f"{name}: fronts over a grid of weights."
+        blocks.append(gallery.add(f"fronts-{name}", figure, caption))
     else:
         blocks.append(
             Paragraph(
@@ -103,7 +97,7 @@ def _sweep_section(run: Run, gallery: Gallery) -> Section:
                 "faint",
             )
         )
-    return Section(f"Fronts: {run.name}", blocks)
+    return Section(f"Fronts: {name}", blocks)
 
 
 def training_sections(sources: Sources, gallery: Gallery) -> list[Section]:

@@ -28,6 +28,7 @@ from jaxmodpo.report.wording import (
     p_value,
     percent,
     percent_cell,
+    percent_range,
     spoken,
     title,
 )
@@ -190,7 +191,7 @@ def _panels(evaluation: Evaluation) -> list[Block]:
 
 
 def _ends(interval: Sequence[float] | None) -> str:
-    return f"{percent(interval[0])}–{percent(interval[1])}" if interval else "none"
+    return percent_range(interval) if interval else "none"
 
 
 _PANEL_COLUMNS = (
@@ -314,7 +315,7 @@ def _tests(evaluation: Evaluation) -> list[Block]:
         rows: list[list[Cell | str]] = []
         for test in tests:
             interval = test.average_difference_interval
-            ends = f"{percent(interval[0])} to {percent(interval[1])}" if interval else ""
+            ends = percent_range(interval, " to ") if interval else ""
             rows.append(
                 [
                     test.a,

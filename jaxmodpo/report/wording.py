@@ -25,7 +25,13 @@ def visible(text: str) -> str:
 
     Example: ``visible("a\\u202eb")`` is ``"a⟨U+202E⟩b"``.
     """
-    return _INVISIBLE.sub(lambda match: f"⟨U+{ord(match[0]):04X}⟩", text)
+    return _INVISIBLE.sub(_code_of, text)
+
+
+def _code_of(match: re.Match[str]) -> str:
+    """Return a character's number as Unicode writes it, in brackets."""
+    number = ord(match[0])
+    return f"⟨U+{number:04X}⟩"
 
 
 def shortened(text: str, longest: int) -> str:
@@ -34,8 +40,10 @@ def shortened(text: str, longest: int) -> str:
     """
     if len(text) <= longest:
         return text
-    end = longest // 3
-    return f"{text[: longest - end - 1]}…{text[-end:]}"
+    # The ellipsis between the two ends is a character too.
+    end_length = longest // 3
+    beginning_length = longest - end_length - 1
+    return f"{text[:beginning_length]}…{text[-end_length:]}"
 
 
 def readable(text: str) -> str:
@@ -60,30 +68,38 @@ def p_equals(value: float) -> str:
     return f"p {p_value(value)}" if value < 0.001 else f"p = {p_value(value)}"
 
 
+def percent_range(interval: Sequence[float], between: str = "–", digits: int = 1) -> str:
+    """Write the ends of an interval of shares in per cent, as in ``21.9–28.1``."""
+    low, high = interval
+    return f"{100 * low:.{digits}f}{between}{100 * high:.{digits}f}"
+
+
 def percent_cell(share: float, interval: Sequence[float] | None, absent: str = "") -> Cell:
     """Return a share in per cent with its interval beside it, or why there is none."""
     if interval is None:
         return Cell(percent(share), absent)
-    return Cell(percent(share), f"{percent(interval[0])}–{percent(interval[1])}")
+    return Cell(percent(share), percent_range(interval))
 
 
 def interval_in_words(interval: Sequence[float] | None) -> str:
     """Return an interval in per cent, as in ``95% interval 21.9 to 28.1``."""
     if interval is None:
         return "no interval"
-    return f"95% interval {percent(interval[0])} to {percent(interval[1])}"
+    return f"95% interval {percent_range(interval, ' to ')}"
 
 
 def count(number: int, noun: str) -> str:
     """Return a number with its noun, as in ``1 question`` and ``1,200 questions``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    ending = "" if number == 1 else "s"
+    return f"{number:,} {noun}{ending}"
 
 
 def listed(names: Sequence[str]) -> str:
     """Join names into a phrase, as in ``a, b and c``."""
     if len(names) < 2:
         return "".join(names)
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    *others, last = names
+    return f"{', '.join(others)} and {last}"
 
 
 def title(name: str) -> str:
@@ -107,11 +123,16 @@ def flat(value: Any, name: str = "", separator: str = ".") -> list[tuple[str, st
     if isinstance(value, Mapping):
         rows: list[tuple[str, str]] = []
         for key, inner in value.items():
-            rows += flat(inner, f"{name}{separator}{key}" if name else str(key), separator)
+            inner_name = f"{name}{separator}{key}" if name else str(key)
+            rows += flat(inner, inner_name, separator)
         return rows
     if isinstance(value, list | tuple):
-        return [(name, ", ".join(map(str, value)))]
-    return [(name, f"{value:.6g}" if isinstance(value, float) else str(value))]
+        text = ", ".join(map(str, value))
+    elif isinstance(value, float):
+        text = f"{value:.6g}"
+    else:
+        text = str(value)
+    return [(name, text)]
 
 
 def counts_in_words(counts: Mapping[str, Any]) -> str:

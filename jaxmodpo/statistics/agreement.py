@@ -197,7 +197,8 @@ def gwet_ac1(confusion: ArrayLike) -> Array:
     second_judge = confusion.sum(axis=-2)
     votes = 2 * items
     fraction = ratio(first_judge + second_judge, votes[..., None])
-    by_chance = np.sum(fraction * (1 - fraction), axis=-1) / (values - 1)
+    not_the_value = 1 - fraction
+    by_chance = np.sum(fraction * not_the_value, axis=-1) / (values - 1)
     agreement = raw_agreement(confusion)
     return ratio(agreement - by_chance, 1 - by_chance)
 
@@ -220,10 +221,12 @@ def fleiss_kappa(counts: ArrayLike) -> Array:
     counts = np.asarray(counts, np.float64)
     raters = counts.sum(axis=-1)  # [..., items]
     has_pair = raters > 1
+    # Each of n raters who say the same agrees with the n − 1 others.
     pairs = raters * (raters - 1)
     pairs_agreeing = np.sum(counts * (counts - 1), axis=-1)
     # An item without a pair has no agreement, which is NaN; a 0 in its place adds nothing.
-    agreement_of_item = np.where(has_pair, ratio(pairs_agreeing, pairs), 0.0)
+    share_agreeing = ratio(pairs_agreeing, pairs)
+    agreement_of_item = np.where(has_pair, share_agreeing, 0.0)
     items = has_pair.sum(axis=-1)
     observed = ratio(agreement_of_item.sum(axis=-1), items)
     counts_with_pair = np.where(has_pair[..., None], counts, 0.0)

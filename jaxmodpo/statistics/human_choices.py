@@ -14,6 +14,8 @@ Everything that is estimated is made of sums over items, so that questions can b
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -30,7 +32,10 @@ Labels = NDArray[np.int64]
 def count_choices(choices: ArrayLike) -> Labels:
     """Return how many raters chose a, b and equal: ``[items, raters]`` to ``[items, 3]``."""
     choices = np.asarray(choices, np.int64)
-    counts = [np.sum(choices == value, axis=-1) for value in (A, B, EQUAL)]
+    counts: list[Labels] = []
+    for value in (A, B, EQUAL):
+        is_value = choices == value  # [items, raters]
+        counts.append(is_value.sum(axis=-1))
     return np.stack(counts, axis=-1)
 
 
@@ -54,7 +59,8 @@ def indicators(labels: ArrayLike, values: int = 3) -> Array:
     where it has none.
     """
     labels = np.asarray(labels, np.int64)
-    return (labels[..., None] == np.arange(values)).astype(np.float64)
+    is_value = labels[..., None] == np.arange(values)
+    return is_value.astype(np.float64)
 
 
 def confusion_cells(rows: ArrayLike, columns: ArrayLike, values: int) -> Array:
@@ -63,17 +69,19 @@ def confusion_cells(rows: ArrayLike, columns: ArrayLike, values: int) -> Array:
     A one stands where both have a label below ``values``; an item whose label is −1, or too high,
     has zeros. With two values the ties are so left out.
     """
-    row_indicators = indicators(rows, values)[..., :, None]
-    column_indicators = indicators(columns, values)[..., None, :]
-    tables = row_indicators * column_indicators  # [items, values, values]
-    return tables.reshape(*tables.shape[:-2], values * values)
+    row_indicators = indicators(rows, values)
+    column_indicators = indicators(columns, values)
+    tables = row_indicators[..., :, None] * column_indicators[..., None, :]
+    *items, _, _ = tables.shape
+    return tables.reshape(*items, values * values)
 
 
 def square_tables(sums: ArrayLike) -> Array:
     """Return flat confusion tables as squares: ``[..., values²]`` to ``[..., values, values]``."""
     sums = np.asarray(sums, np.float64)
-    values = round(sums.shape[-1] ** 0.5)
-    return sums.reshape(*sums.shape[:-1], values, values)
+    *tables, cells = sums.shape
+    values = math.isqrt(cells)
+    return sums.reshape(*tables, values, values)
 
 
 # -------------------------------------------------------------------- people among themselves
@@ -86,14 +94,20 @@ def fleiss_sums(counts: ArrayLike) -> Array:
     two raters, which has no pair.
     """
     counts = np.asarray(counts, np.float64)
-    raters = counts.sum(axis=-1)
-    pairs = raters * (raters - 1)
-    pairs_agreeing = np.sum(counts * (counts - 1), axis=-1)
+    pairs_agreeing, pairs = _ordered_pairs(counts)
     agreement = ratio(pairs_agreeing, pairs)
     ones = np.ones_like(agreement)
     columns = np.concatenate([agreement[..., None], ones[..., None], counts], axis=-1)
-    has_pair = raters > 1
+    has_pair = pairs > 0
     return np.where(has_pair[..., None], columns, 0.0)
+
+
+def _ordered_pairs(counts: Array) -> tuple[Array, Array]:
+    """Return how many ordered pairs of an item's raters agree, and how many there are."""
+    raters = counts.sum(axis=-1)
+    # Each of n raters who say the same agrees with the n − 1 others.
+    pairs_agreeing = np.sum(counts * (counts - 1), axis=-1)
+    return pairs_agreeing, raters * (raters - 1)
 
 
 def fleiss_of_sums(sums: ArrayLike) -> Array:
@@ -105,7 +119,8 @@ def fleiss_of_sums(sums: ArrayLike) -> Array:
     sums = np.asarray(sums, np.float64)
     observed = ratio(sums[..., 0], sums[..., 1])
     votes = sums[..., 2:]
-    share = ratio(votes, votes.sum(axis=-1, keepdims=True))
+    all_votes = votes.sum(axis=-1, keepdims=True)
+    share = ratio(votes, all_votes)
     by_chance = np.sum(share**2, axis=-1)
     return ratio(observed - by_chance, 1 - by_chance)
 
@@ -115,11 +130,9 @@ def pair_sums(counts: ArrayLike) -> Array:
     ``[items, 2]``.
     """
     counts = np.asarray(counts, np.float64)
-    raters = counts.sum(axis=-1)
-    # Each pair once, where the products count it from either side.
-    pairs_agreeing = np.sum(counts * (counts - 1), axis=-1) / 2
-    pairs = raters * (raters - 1) / 2
-    return np.stack([pairs_agreeing, pairs], axis=-1)
+    ordered_pairs = np.stack(_ordered_pairs(counts), axis=-1)
+    # Each pair once, where an ordered pair counts it from either side.
+    return ordered_pairs / 2
 
 
 def leave_one_out_cells(choices: ArrayLike, *, decided_by_all: bool) -> Array:
@@ -137,8 +150,9 @@ def leave_one_out_cells(choices: ArrayLike, *, decided_by_all: bool) -> Array:
     choices = np.asarray(choices, np.int64)
     counts = count_choices(choices)
     # The others' counts: all, less the rater's own.
-    others = counts[:, None, :] - indicators(choices).astype(np.int64)
-    majority_of_others = majority_labels(others)
+    own_counts = indicators(choices).astype(np.int64)  # [items, raters, 3]
+    counts_of_others = counts[:, None, :] - own_counts
+    majority_of_others = majority_labels(counts_of_others)
     if decided_by_all:
         is_tied = majority_labels(counts) == EQUAL
         majority_of_others = np.where(is_tied[:, None], NONE, majority_of_others)
@@ -156,8 +170,10 @@ def match_sums(counts: ArrayLike, judge: ArrayLike) -> Array:
     counts = np.asarray(counts, np.float64)
     judge_indicators = indicators(judge)
     same = np.sum(counts * judge_indicators, axis=-1)
+    # 1 where the judge says something, 0 where nothing can be compared.
     judge_answers = judge_indicators.sum(axis=-1)
-    comparable = counts.sum(axis=-1) * judge_answers
+    raters = counts.sum(axis=-1)
+    comparable = raters * judge_answers
     return np.stack([same, comparable], axis=-1)
 
 
@@ -168,7 +184,9 @@ def consensus(counts: ArrayLike) -> Array:
     """
     counts = np.asarray(counts, np.float64)
     preferring = counts[..., :EQUAL]  # a and b
-    return ratio(preferring.max(axis=-1), preferring.sum(axis=-1))
+    majority = preferring.max(axis=-1)
+    all_preferring = preferring.sum(axis=-1)
+    return ratio(majority, all_preferring)
 
 
 def preference_scores(labels: ArrayLike) -> Array:
@@ -185,4 +203,5 @@ def mean_scores(counts: ArrayLike) -> Array:
     """
     counts = np.asarray(counts, np.float64)
     total_score = counts[..., A] + counts[..., EQUAL] / 2
-    return ratio(total_score, counts.sum(axis=-1))
+    raters = counts.sum(axis=-1)
+    return ratio(total_score, raters)
