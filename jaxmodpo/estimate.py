@@ -1,5 +1,5 @@
-"""What an experiment will ask for before it runs: counts, prices and arithmetic for each command's
-cost.
+"""What an experiment will ask for before it runs: counts and arithmetic for each command's cost.
+Prices of calls are :mod:`jaxmodpo.prices`'s.
 
 Counts follow from the phases before (how many questions, replies, pairs) or from the files where
 they are there. Where the posts are not there yet, they are taken to be as many as the paper's, and
@@ -27,8 +27,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmodpo import prices
 from jaxmodpo.costs import (
-    CHARACTERS_PER_TOKEN,
     REPLIES_PER_RANKING,
     REPLY_TOKENS,
     AdapterTrainingSettings,
@@ -39,7 +39,6 @@ from jaxmodpo.costs import (
     SamplerSettings,
     Unknown,
 )
-from jaxmodpo.criteria import load_criteria
 from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.errors import UserError, nearest
@@ -61,10 +60,6 @@ EFFICIENCY = 0.5
 """the share of a chip's arithmetic and memory bandwidth that is counted with"""
 PAPER_POSTS = 2_979
 """posts of the paper: 2,379 training and 600 test questions"""
-PERSONA_TOKENS = 330
-"""of a profile, for the price of what an endpoint reads"""
-QUESTION_TOKENS = 55
-"""of a post, likewise"""
 STATE_BYTES = 16
 """of a trained float32 parameter, with its gradient and two moments"""
 _WEIGHT_BYTES = {"float32": 4.0, "bfloat16": 2.0, "int8": 1.0, "nf4": 0.5}
@@ -185,9 +180,13 @@ class Estimator:
             return 2 * questions * len(paths)
         of_ranking = min(self.per_question.get(path, REPLIES_PER_RANKING) for path in paths)
         comparisons = two_by_two(range(of_ranking, 0, -1))
-        if per_question != "all":
-            comparisons = comparisons[: 1 if per_question == "best-worst" else int(per_question)]
-        compared = {reply for pair in comparisons for reply in (pair.better, pair.worse)}
+        if per_question == "best-worst":
+            comparisons = comparisons[:1]
+        elif per_question != "all":
+            comparisons = comparisons[: int(per_question)]
+        compared: set[int] = set()
+        for pair in comparisons:
+            compared |= {pair.better, pair.worse}
         # Objectives may choose other pairs of the same replies.
         return questions * min(of_ranking, len(compared) * len(paths))
 
@@ -233,9 +232,11 @@ class Estimator:
             rows: of them, at a time.
             adapters: bytes of those that are sampled side by side.
         """
-        speed = self._sampling_speed(config, min(rows, max(replies, 1)), adapters)
+        rows_in_use = min(rows, max(replies, 1))
+        speed = self._sampling_speed(config, rows_in_use, adapters)
         tokens = replies * min(REPLY_TOKENS, config.max_new_tokens)
-        return tokens / speed / EFFICIENCY / 3600 * math.prod(config.mesh or (1, 1, 1))
+        hours = tokens / speed / EFFICIENCY / 3600
+        return hours * math.prod(config.mesh or (1, 1, 1))
 
     def _sampling_speed(self, config: SamplerSettings, rows: int, adapters: float) -> float:
         """Return the tokens a second of all chips at the memory's bandwidth."""
@@ -296,7 +297,8 @@ class Estimator:
     def rewarding(self, model: Path, sequences: int, longest: int) -> float:
         """Return the chip-hours of a reward model's forward pass over so many sequences."""
         shape = encoder_shape(self.model(model))
-        return self.hours(flops.encoder_forward(shape, np.minimum(lengths(sequences), longest)))
+        tokens = np.minimum(lengths(sequences), longest)
+        return self.hours(flops.encoder_forward(shape, tokens))
 
     def model_bytes(self, model: Path) -> float:
         """Return the size of a decoder's weights in bfloat16."""
@@ -350,9 +352,11 @@ class Estimator:
         total = Cost()
         for number in sequences:
             tokens = np.minimum(lengths(number), config.max_length)
+            # Forward once, and backward twice as much.
             operations = 3 * flops.encoder_forward(shape, tokens) * config.epochs * trainings
             weights = 4 * parameters
             cost = Cost(chip_hours=self.hours(operations), disk=weights * trainings)
+            # Three checkpoints at most, each of the weights and their two moments.
             cost.while_running = 3 * 3 * weights
             total.add(cost)
         state = STATE_BYTES * parameters
@@ -363,30 +367,9 @@ class Estimator:
 
     # ----------------------------------------------------------------------- prices
 
-    def pay(
-        self, cost: Cost, table: str, model: str, calls: int, prompt: float, answer: float
-    ) -> None:
-        """Add the price of so many calls of so many tokens each, or say that it is not known."""
-        from jaxmodpo.endpoints.families import Families
-        from jaxmodpo.endpoints.usage import Usage
-
-        # A variable without a value keeps its name.
-        if not model or model.startswith("$"):
-            cost.dollars = None
-            cost.unknown.append("no model is named for the endpoint")
-            return
-        price = Families.load(table).of(model).cost(Usage(round(prompt), 0, round(answer)))
-        if price is None:
-            cost.dollars = None
-            cost.unknown.append(f"the table '{table}' has no price of {model}")
-        else:
-            cost.dollars = (cost.dollars or 0.0) + price * calls
-
     def pay_replies(self, cost: Cost, model: str, replies: int, longest: int, table: str) -> None:
-        """Add the price of so many replies of an endpoint's model, of usual length and at most so
-        many tokens.
-        """
-        self.pay(cost, table, model, replies, QUESTION_TOKENS + 20, min(REPLY_TOKENS, longest))
+        """Add the price of an endpoint's replies; see :func:`jaxmodpo.prices.pay_replies`."""
+        prices.pay_replies(cost, model, replies, longest, table)
 
     def pay_judge(
         self,
@@ -397,26 +380,8 @@ class Estimator:
         criteria: int,
         ties: bool = False,
     ) -> None:
-        """Add the price of a judge's calls, each of which shows so many replies, asks about so many
-        criteria, and may end in a tie.
-        """
-        from jaxmodpo.endpoints.families import Families
-        from jaxmodpo.judging.forecast import Shape, answer_tokens, framing
-        from jaxmodpo.judging.prompts import Prompts
-
-        if config.judge not in ("endpoint", "batch"):
-            return
-        assert cost.judge_calls is not None
-        selected_criteria = tuple(load_criteria(config.criteria, config.only)[:criteria])
-        prompts = Prompts.load(config.prompts)
-        # All that a prompt holds besides the persona, the question and the replies.
-        frame = framing(prompts, Shape(kind, selected_criteria, replies, ties))
-        frame_tokens = len(frame) / CHARACTERS_PER_TOKEN
-        prompt = frame_tokens + PERSONA_TOKENS + QUESTION_TOKENS + replies * REPLY_TOKENS
-        answer = answer_tokens(kind, criteria, replies)
-        self.pay(cost, config.model_table, config.judge_model, cost.judge_calls, prompt, answer)
-        if config.judge == "batch" and cost.dollars is not None:
-            cost.dollars *= 1 - Families.load(config.model_table).batch_discount
+        """Add the price of a judge's calls; see :func:`jaxmodpo.prices.pay_judge`."""
+        prices.pay_judge(cost, config, kind, replies, criteria, ties)
 
 
 def lengths(sequences: int) -> np.ndarray:

@@ -54,7 +54,17 @@ TOOLS = {"sandbox", "bench"}
 FOUNDATION = {"endpoints", "flags", "results"}
 """folders that are no rooms but part of the foundation"""
 
-PROGRAM = {"commands", "cli", "experiment", "estimate", "dry_run", "run", "verify", "json_schemas"}
+PROGRAM = {
+    "commands",
+    "cli",
+    "experiment",
+    "estimate",
+    "prices",
+    "dry_run",
+    "run",
+    "verify",
+    "json_schemas",
+}
 """modules outside rooms that may import everything; the others are the foundation"""
 
 WITHOUT_DEVICE = {

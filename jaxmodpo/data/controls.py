@@ -55,12 +55,15 @@ class ControlTokens:
         self._ids: dict[str, int] = {}
         for number, token in tokenizer.added_tokens_decoder.items():
             mark = str(token.content)
+            is_special = token.special or mark in special
             marks_turns = mark in own_text and _SIGN.search(mark) is not None
-            if mark and (token.special or mark in special or marks_turns):
+            if mark and (is_special or marks_turns):
                 self._ids[mark] = number
         # Of two marks that begin alike, the longer one is meant where it stands.
         longest_first = sorted(self._ids, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        alternatives = "|".join(re.escape(mark) for mark in longest_first)
+        # Without any control token, what matches nowhere.
+        self._pattern = re.compile(alternatives or "(?!)")
         self._own_controls: dict[tuple[str, str], list[int]] = {}
         # A text of signs that the vocabulary lacks holds the unknown token too.
         self._decisive = set(self._ids.values()) - {cast(int, tokenizer.unk_token_id)}
@@ -122,7 +125,8 @@ class ControlTokens:
         if (head, tail) not in self._own_controls:
             # A letter in the middle, where a text will stand: "[INST]" and "[/INST]" are not to
             # meet, which some tokenizers would take for something else.
-            self._own_controls[head, tail] = self._controls(self._whole(f"{head}a{tail}"))
+            tokens = self._whole(f"{head}a{tail}")
+            self._own_controls[head, tail] = self._controls(tokens)
         return self._own_controls[head, tail]
 
     def _plain(self, text: str, head: str, tail: str) -> list[int]:
@@ -180,9 +184,15 @@ def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     renamed = dict(model)
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
-        renamed["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
+        numbers: dict[str, int] = {}
+        for piece, number in vocabulary.items():
+            numbers[names.get(piece, piece)] = number
+        renamed["vocab"] = numbers
     else:  # Unigram: pieces with their scores
-        renamed["vocab"] = [[names.get(piece, piece), *scores] for piece, *scores in vocabulary]
+        rows: list[list[Any]] = []
+        for piece, *scores in vocabulary:
+            rows.append([names.get(piece, piece), *scores])
+        renamed["vocab"] = rows
     if "merges" in model:
         renamed["merges"] = _merges_without(set(names), model["merges"])
     if model.get("unk_token") in names:
@@ -198,6 +208,7 @@ def _merges_without(pieces: set[str], merges: Iterable[str | Sequence[str]]) -> 
     remaining: list[list[str]] = []
     for merge in merges:
         halves = merge.split(" ") if isinstance(merge, str) else list(merge)
-        if pieces.isdisjoint({*halves, "".join(halves)}):
+        merged = "".join(halves)
+        if pieces.isdisjoint({*halves, merged}):
             remaining.append(halves)
     return remaining

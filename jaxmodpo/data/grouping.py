@@ -45,7 +45,8 @@ def balanced_updates(
         ``[updates, size]``.
     """
     count = len(members) // size
-    longest_first = members[np.argsort(-lengths[members], kind="stable")]
+    by_length = np.argsort(-lengths[members], kind="stable")
+    longest_first = members[by_length]
     tokens = np.zeros(count, np.int64)
     updates = np.empty((count, size), members.dtype)
     # One example for each update at a time, so that all are full at the same moment. Were an update
@@ -54,7 +55,8 @@ def balanced_updates(
         emptiest_first = np.argsort(tokens, kind="stable")
         updates[emptiest_first, number] = one_for_each
         tokens[emptiest_first] += lengths[one_for_each]
-    return generator.permuted(generator.permutation(updates), axis=1)
+    shuffled_updates = generator.permutation(updates)
+    return generator.permuted(shuffled_updates, axis=1)
 
 
 def balanced_microbatches(
@@ -88,7 +90,8 @@ def balanced_microbatches(
     best_fullest = np.full(len(updates), np.iinfo(np.int64).max)
     for noise in np.linspace(0, 0.5, RESTARTS):
         factors = 1 + noise * generator.uniform(-1, 1, updates.shape)
-        longest_first = np.argsort(-lengths[updates] * factors, axis=1, kind="stable")
+        noisy_lengths = lengths[updates] * factors
+        longest_first = np.argsort(-noisy_lengths, axis=1, kind="stable")
         ordered = np.take_along_axis(updates, longest_first, axis=1)
         attempt, tokens = _greedy(ordered, lengths, microbatches, capacity)
         fullest = tokens.max(1)
@@ -108,15 +111,19 @@ def _greedy(
         The examples ``[updates, microbatches, most]``, −1 for empty, and the tokens ``[updates,
         microbatches]``.
     """
-    every_update = np.arange(len(ordered))
-    counts = np.zeros((len(ordered), microbatches), np.int64)
-    tokens = np.zeros((len(ordered), microbatches), np.int64)
-    members = np.full((len(ordered), microbatches, capacity), -1, ordered.dtype)
+    updates = len(ordered)
+    every_update = np.arange(updates)
+    counts = np.zeros((updates, microbatches), np.int64)
+    tokens = np.zeros((updates, microbatches), np.int64)
+    members = np.full((updates, microbatches, capacity), -1, ordered.dtype)
+    # A full microbatch looks as if it had more tokens than any other, and is never the emptiest.
+    never_emptiest = np.iinfo(np.int64).max
     # All updates side by side: the loop runs over the examples of one, not over the run.
     for example in ordered.T:
-        tokens_where_free = np.where(counts < capacity, tokens, np.iinfo(np.int64).max)
-        emptiest = tokens_where_free.argmin(1)
-        members[every_update, emptiest, counts[every_update, emptiest]] = example
+        tokens_where_free = np.where(counts < capacity, tokens, never_emptiest)
+        emptiest = tokens_where_free.argmin(axis=1)
+        next_place = counts[every_update, emptiest]
+        members[every_update, emptiest, next_place] = example
         tokens[every_update, emptiest] += lengths[example]
         counts[every_update, emptiest] += 1
     return members, tokens

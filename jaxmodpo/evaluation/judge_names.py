@@ -37,12 +37,12 @@ def number_judges(
     judge_codes = _distinct_judges(codes_by_table)
     identities: list[tuple[str, str, str]] = []
     for code in judge_codes:
+        # The inverse of what _codes does.
         source, model = divmod(code, len(models))
         ledger, identity = sources[source]
         identities.append((ledger, identity, models[model]))
-    judges: list[Judge] = []
-    for name, identity in zip(_judge_names(identities), identities, strict=True):
-        judges.append(Judge(name, *identity))
+    names = _judge_names(identities)
+    judges = [Judge(name, *identity) for name, identity in zip(names, identities, strict=True)]
     numbered: list[VoteTable] = []
     for table, codes in zip(tables, codes_by_table, strict=True):
         # Every judge's code stands in the sorted list, so that the place where it would be put in
@@ -93,7 +93,7 @@ def source_name(source: tuple[str, str], judges: Iterable[Judge]) -> str:
 def short_names(paths: Sequence[str]) -> list[str]:
     """Name files by as many of their last parts as tell them apart."""
     parts_by_path = [Path(path).parts for path in paths]
-    longest = max((len(path_parts) for path_parts in parts_by_path), default=1)
+    longest = max(map(len, parts_by_path), default=1)
     candidates: list[list[str]] = []
     # From the file's name alone to the whole path.
     for count in range(1, longest + 1):

@@ -304,8 +304,11 @@ def in_words(results: WinRates) -> list[str]:
         words: list[str] = []
         for name in sorted(rates, key=lambda name: -rates[name]):
             interval = results.intervals[name][criterion]
-            width = f" [{100 * interval[0]:.1f}–{100 * interval[1]:.1f}]" if interval else ""
-            words.append(f"{name} {100 * rates[name]:.1f}%{width}")
+            ends = ""
+            if interval is not None:
+                low, high = interval
+                ends = f" [{100 * low:.1f}–{100 * high:.1f}]"
+            words.append(f"{name} {100 * rates[name]:.1f}%{ends}")
         of_ties = ", ties left out" if results.ties == "left-out" else ""
         lines.append(f"average win rates on {criterion}{of_ties}: {', '.join(words)}")
     return lines

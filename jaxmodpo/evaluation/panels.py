@@ -108,9 +108,9 @@ def _intervals(
     low, high = recentered_interval(differences, sampled_differences, bounds=(-1, 1), fewest=fewest)
     pairwise: dict[str, dict[str, Interval]] = {name: {} for name in names}
     between: dict[str, dict[str, Interval]] = {name: {} for name in names}
-    for i, j in itertools.permutations(range(len(names)), 2):
-        pairwise[names[i]][names[j]] = interval_of(pairs.low[i, j], pairs.high[i, j])
-        between[names[i]][names[j]] = interval_of(low[i, j], high[i, j])
+    for (i, name), (j, opponent) in itertools.permutations(enumerate(names), 2):
+        pairwise[name][opponent] = interval_of(pairs.low[i, j], pairs.high[i, j])
+        between[name][opponent] = interval_of(low[i, j], high[i, j])
     return PanelIntervals(
         personas=personas,
         models={

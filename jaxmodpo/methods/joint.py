@@ -99,7 +99,8 @@ class JointDPO:
         )
         # An objective's own pair says what it prefers: the first of its two replies.
         ratios = logps - reference
-        agreement = (ratios[:, 0::2] > ratios[:, 1::2]) @ jnp.asarray(self.weights)
+        prefers_chosen = ratios[:, 0::2] > ratios[:, 1::2]  # [rows, objectives]
+        agreement = prefers_chosen @ jnp.asarray(self.weights)
         terms = preference_terms(
             losses, logps, reference, batch["row_weights"], self.beta, agreement
         )

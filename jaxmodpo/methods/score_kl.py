@@ -133,8 +133,11 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
 
 def _divergence_of(ratios: np.ndarray) -> Divergence:
     """Return the estimate that log-ratios give, one of each reply."""
-    error = float(ratios.std(ddof=1) / np.sqrt(len(ratios))) if len(ratios) > 1 else None
-    return Divergence(kl=float(ratios.mean()), standard_error=error, replies=len(ratios))
+    replies = len(ratios)
+    error = None
+    if replies > 1:
+        error = float(ratios.std(ddof=1) / np.sqrt(replies))
+    return Divergence(kl=float(ratios.mean()), standard_error=error, replies=replies)
 
 
 def _figures(results: Mapping[str, Divergence]) -> dict[str, object]:

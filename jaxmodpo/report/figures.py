@@ -120,8 +120,12 @@ def _label_points(axes: Axes, points: Mapping[str, Point], bars: Sequence[Segmen
     names.
     """
     to_pixels = axes.transData.transform
-    occupied = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in to_pixels(list(points.values()))]
-    occupied += [Bbox.from_extents(*to_pixels(ends).ravel()).padded(3) for ends in bars]
+    occupied: list[Bbox] = []
+    for x, y in to_pixels(list(points.values())):
+        occupied.append(Bbox.from_bounds(x - 9, y - 9, 18, 18))
+    for ends in bars:
+        bar = Bbox.from_extents(*to_pixels(ends).ravel())
+        occupied.append(bar.padded(3))
     # One name after the other, each around those before it: not the best that could be, but close,
     # and the same each time.
     for name, point in points.items():

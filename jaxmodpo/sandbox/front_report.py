@@ -43,7 +43,9 @@ def _arm_lines(label: str, arm: Arm) -> list[str]:
         cells = [_weights(equal)]
         for row in (equal, matched):
             cells.append(_estimate(row.differences["weighted"], 3))
-            cells.append(f"{row.kl['modpo'].mean:.2f} and {row.kl['soup'].mean:.2f}")
+            modpo = row.kl["modpo"].mean
+            soup = row.kl["soup"].mean
+            cells.append(f"{modpo:.2f} and {soup:.2f}")
         lines.append(_markdown_row(cells))
     return lines
 
@@ -119,8 +121,8 @@ def _draw_fronts(axes: Axes, arm: Arm, fronts: Mapping[Method, Sequence[MeanPoin
             elinewidth=0.6,
         )
         # Only the first weight: of two objectives it says the other one too.
-        for point in points:
-            position = (point.scores[x].mean, point.scores[y].mean)
+        for point, x_mean, y_mean in zip(points, x_means, y_means, strict=True):
+            position = (x_mean, y_mean)
             first_weight = f"{point.weights[0]:.1f}"
             axes.annotate(first_weight, position, (4, 4), textcoords="offset points", fontsize=6)
     axes.plot(arm.base[x].mean, arm.base[y].mean, "kx", label="base")

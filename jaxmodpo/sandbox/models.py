@@ -140,7 +140,8 @@ class MaskedLanguageModelLoss:
         logps_of_vocabulary = jax.nn.log_softmax(logits)
         logps = jnp.take_along_axis(logps_of_vocabulary, tokens[..., None], axis=-1)[..., 0]
         # Rows that only fill the batch up weigh nothing.
-        row_weights = jnp.zeros(len(tokens)).at[batch["places"][:, 0]].max(batch["row_weights"])
+        sequence_rows = batch["places"][:, 0]
+        row_weights = jnp.zeros(len(tokens)).at[sequence_rows].max(batch["row_weights"])
         mask = is_hidden * row_weights[:, None]
         count = jnp.sum(mask)
         examples = jnp.sum(batch["row_weights"])

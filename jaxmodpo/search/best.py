@@ -169,7 +169,8 @@ def params_in_words(params: Mapping[str, Any]) -> str:
     """Return settings on one line, as in "beta 0.1, epochs 2"."""
     words: list[str] = []
     for name, value in params.items():
-        words.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+        shown_value = f"{value:.4g}" if isinstance(value, float) else str(value)
+        words.append(f"{name} {shown_value}")
     return ", ".join(words)
 
 

@@ -23,8 +23,11 @@ def intraclass_sums(scores: ArrayLike) -> Array:
     scores = np.asarray(scores, np.float64)
     is_whole = np.asarray(np.isfinite(scores).all(axis=-1))
     whole = np.where(is_whole[..., None], scores, 0.0)
-    head = [is_whole.astype(np.float64), (whole**2).sum(axis=-1), whole.sum(axis=-1) ** 2]
-    return np.concatenate([np.stack(head, axis=-1), whole], axis=-1)
+    item = is_whole.astype(np.float64)
+    sum_of_squares = np.sum(whole**2, axis=-1)
+    square_of_sum = whole.sum(axis=-1) ** 2
+    head = np.stack([item, sum_of_squares, square_of_sum], axis=-1)
+    return np.concatenate([head, whole], axis=-1)
 
 
 def intraclass_of_sums(sums: ArrayLike) -> Array:
@@ -45,10 +48,13 @@ def intraclass_of_sums(sums: ArrayLike) -> Array:
     raters = of_raters.shape[-1]
     items = sums[..., 0]
     squares = sums[..., 1]
+    squares_of_items = sums[..., 2]
     # Zero or one item has no mean squares: ratio makes them NaN.
-    correction = ratio(of_raters.sum(axis=-1) ** 2, items * raters)
-    between_items = sums[..., 2] / raters - correction
-    between_raters = ratio((of_raters**2).sum(axis=-1), items) - correction
+    square_of_total = of_raters.sum(axis=-1) ** 2
+    correction = ratio(square_of_total, items * raters)
+    between_items = squares_of_items / raters - correction
+    squares_of_raters = np.sum(of_raters**2, axis=-1)
+    between_raters = ratio(squares_of_raters, items) - correction
     error = squares - correction - between_items - between_raters
     mean_items = ratio(between_items, items - 1)
     mean_raters = between_raters / (raters - 1)
