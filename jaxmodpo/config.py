@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.errors import UserError, nearest, read_errors_of
 from jaxmodpo.parsing import parse_yaml
 from jaxmodpo.schema import shown
 
@@ -52,13 +52,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
     The mapping is the caller's own, to change as it likes.
     """
     try:
-        value = copy.deepcopy(_parsed(path.read_text(encoding="utf-8-sig")))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
+        with read_errors_of(path):
+            text = path.read_text(encoding="utf-8-sig")
+        value = copy.deepcopy(_parsed(text))
     except ValueError as error:
         raise UserError(f"{path} is not YAML that can be read: {error}") from error
     if value is None:

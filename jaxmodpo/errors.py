@@ -7,8 +7,10 @@ fault of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -28,6 +30,26 @@ RESTART = 75
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def read_errors_of(path: Path) -> Iterator[None]:
+    """Turn what makes a text file unreadable into a sentence for the user::
+
+        with read_errors_of(path):
+            text = path.read_text(encoding="utf-8")
+
+    Raises:
+        UserError: the file is not there, may not be read, or is not UTF-8.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmodpo.errors import UserError
+from jaxmodpo.errors import UserError, read_errors_of
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.processes import is_gone, machine
 from jaxmodpo.schema import read_as
@@ -250,13 +250,8 @@ def read_json(path: Path, shape: Any = Any) -> Any:
         shape: what it must hold; see :mod:`jaxmodpo.schema`.
     """
     try:
-        value = parse_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
+        with read_errors_of(path):
+            value = parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return read_as(value, shape, str(path))
@@ -312,7 +307,7 @@ def read_table(
     csv.field_size_limit(10**9)
     try:
         # Spreadsheets write a byte-order mark, which would be part of the first column's name.
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with read_errors_of(path), path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = reader.fieldnames or []
             _refuse_doubled_columns(path, columns)
@@ -329,12 +324,6 @@ def read_table(
                         " header"
                     )
                 rows.append(row)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8"
-        ) from error
     except csv.Error as error:
         raise UserError(f"{path} is not a well-formed CSV file: {error}") from error
     if not columns:

@@ -12,12 +12,13 @@ import signal
 import socketserver
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+from chat_server import KEY, Server
 from quick_compilation import compile_quickly
 from shared_folders import shared_folder
 
@@ -156,6 +157,14 @@ def _seconds(item: pytest.Item) -> float:
 
 def _seconds_of_all(items: list[pytest.Item]) -> float:
     return sum(_seconds(item) for item in items)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A chat endpoint on this machine, whose key is in the environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

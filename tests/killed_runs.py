@@ -8,9 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from faulty_server import FaultyServer
+
+Key = TypeVar("Key")
+"""what one call of a run asks for"""
 
 # To import everything takes two seconds, which a process that was forked off one that has done so
 # does not need.
@@ -93,3 +98,34 @@ class Runs:
         self.forks.kill()
         self.forks.communicate()
         self.said.close()
+
+
+def check_kill(
+    server: FaultyServer,
+    kill: Callable[[set[Key]], None],
+    stored: Callable[[], set[Key]],
+    key_of: Callable[[str], Key],
+    concurrency: int,
+) -> None:
+    """Kill a run, and check that it asked for nothing that was stored, lost nothing, and left
+    unstored no more answers than it had calls under way.
+
+    Args:
+        server: which it calls.
+        kill: starts and kills it, given what is stored.
+        stored: reads what is stored, as any other process would.
+        key_of: what a prompt asks for.
+        concurrency: the most calls under way.
+    """
+    stored_before = stored()
+    calls_before = len(server.calls)
+    answered_before = server.answered.total()
+    kill(stored_before)
+    server.wait_until_idle()
+    asked = {key_of(call.prompt) for call in server.calls[calls_before:]}
+    assert not asked & stored_before, "what was stored was asked for again"
+    stored_after = stored()
+    assert stored_before <= stored_after, "something that was stored was lost"
+    newly_answered = server.answered.total() - answered_before
+    newly_stored = len(stored_after) - len(stored_before)
+    assert newly_answered <= newly_stored + concurrency

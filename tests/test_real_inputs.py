@@ -17,6 +17,7 @@ from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
 from jaxmodpo.methods.reward import RewardConfig, reward
 from jaxmodpo.personas.command import PersonasConfig, personas
+from jaxmodpo.phase import Phase
 from jaxmodpo.records import read_responses
 from jaxmodpo.sampling.command import ResponsesConfig, responses
 
@@ -35,24 +36,47 @@ def test_upvotes_of_therapists_answers_become_pairs_within_a_question(real_data,
 def test_forty_epitome_posts_go_from_questions_to_modpo(
     real_data, tiny_world: Path, tmp_path: Path
 ):
-    epitome = real_data("epitome/interpretations-reddit.csv")
-    with epitome.open(encoding="utf-8", newline="") as file:
-        rows = list({row["sp_id"]: row for row in csv.DictReader(file)}.values())[:60]
-    with (tmp_path / "posts.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    posts = sixty_posts(real_data("epitome/interpretations-reddit.csv"), tmp_path / "posts.csv")
     questions(
         QuestionsConfig(
             input=(tmp_path / "posts.csv",), output_dir=tmp_path / "questions", test_size=20
         )
     )
     personas(PersonasConfig(survey=(tiny_world / "survey.csv",), output_dir=tmp_path / "personas"))
+    sample_replies(tiny_world, tmp_path)
+    assert len(read_responses(tmp_path / "responses" / "responses.csv")) == 160
+    vote(tmp_path)
+    for name in ("empathy", "safety"):
+        preferred = load_pairs(tmp_path / "preferences" / f"{name}_pairs.json")
+        assert len(preferred) >= 30
+        assert {pair.question_text for pair in preferred} <= posts
+    train_reward(tiny_world, tmp_path)
+    phase = train_modpo(tiny_world, tmp_path)
+    pair_count = len(load_pairs(tmp_path / "preferences" / "empathy_pairs.json"))
+    assert phase.results["examples"] + phase.results["held_out_examples"] == pair_count
+    assert np.isfinite(phase.results["margins"]["safety"]["margin_std"])
+    assert (tmp_path / "modpo" / "adapter" / "adapter_model.safetensors").is_file()
+    assert read_json(tmp_path / "questions" / "manifest.json")["results"]["train"] == 40
+
+
+def sixty_posts(epitome: Path, path: Path) -> set[str]:
+    """Write the rows of Epitome's first sixty posts to a file, and return the posts."""
+    with epitome.open(encoding="utf-8", newline="") as file:
+        row_of_post = {row["sp_id"]: row for row in csv.DictReader(file)}
+    rows = list(row_of_post.values())[:60]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return {row["seeker_post"].strip() for row in rows}
+
+
+def sample_replies(tiny_world: Path, folder: Path) -> None:
     responses(
         ResponsesConfig(
             model=tiny_world / "mistral",
-            questions=tmp_path / "questions" / "questions_train.csv",
-            output_dir=tmp_path / "responses",
+            questions=folder / "questions" / "questions_train.csv",
+            output_dir=folder / "responses",
             samples=4,
             max_new_tokens=24,
             max_prompt_length=512,
@@ -62,31 +86,28 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(
             top_p=0.95,
         )
     )
-    assert len(read_responses(tmp_path / "responses" / "responses.csv")) == 160
+
+
+def vote(folder: Path) -> None:
     preferences(
         PreferencesConfig(
-            responses=tmp_path / "responses" / "responses.csv",
-            personas=tmp_path / "personas" / "train_personas.json",
+            responses=folder / "responses" / "responses.csv",
+            personas=folder / "personas" / "train_personas.json",
             criteria="therapeutic",
             only=("empathy", "safety"),
             judge="rubric",
             personas_per_question=6,
-            output_dir=tmp_path / "preferences",
+            output_dir=folder / "preferences",
         )
     )
-    found = {
-        name: load_pairs(tmp_path / "preferences" / f"{name}_pairs.json")
-        for name in ("empathy", "safety")
-    }
-    real = {row["seeker_post"].strip() for row in rows}
-    assert all(
-        len(of) >= 30 and {pair.question_text for pair in of} <= real for of in found.values()
-    )
+
+
+def train_reward(tiny_world: Path, folder: Path) -> None:
     reward(
         RewardConfig(
-            pairs=tmp_path / "preferences" / "safety_pairs.json",
+            pairs=folder / "preferences" / "safety_pairs.json",
             model=tiny_world / "roberta",
-            output_dir=tmp_path / "reward",
+            output_dir=folder / "reward",
             learning_rate=1e-3,
             batch_size=8,
             gradient_accumulation=1,
@@ -94,24 +115,23 @@ def test_forty_epitome_posts_go_from_questions_to_modpo(
             max_length=128,
         )
     )
-    phase = modpo(
+
+
+def train_modpo(tiny_world: Path, folder: Path) -> Phase:
+    return modpo(
         MODPOConfig(
             model=tiny_world / "mistral",
-            pairs=tmp_path / "preferences" / "empathy_pairs.json",
-            margin=(f"safety={tmp_path / 'reward' / 'model'}",),
+            pairs=folder / "preferences" / "empathy_pairs.json",
+            margin=(f"safety={folder / 'reward' / 'model'}",),
             weights=(0.5, 0.5),
             margin_scale="std",
-            output_dir=tmp_path / "modpo",
+            output_dir=folder / "modpo",
             learning_rate=1e-3,
             batch_size=8,
             epochs=1,
             max_prompt_length=128,
             max_length=160,
-            cache_dir=tmp_path / "cache",
+            cache_dir=folder / "cache",
             **TINY_POLICY,
         )
     )
-    assert phase.results["examples"] + phase.results["held_out_examples"] == len(found["empathy"])
-    assert np.isfinite(phase.results["margins"]["safety"]["margin_std"])
-    assert (tmp_path / "modpo" / "adapter" / "adapter_model.safetensors").is_file()
-    assert read_json(tmp_path / "questions" / "manifest.json")["results"]["train"] == 40

@@ -86,3 +86,14 @@ def tiny_adapter(folder: Path, model: Path, seed: int, base: str | None = None) 
     }
     save_adapter(folder, arrays, lora, config, base or str(model))
     return folder
+
+
+def tiny_base_with_adapters(folder: Path) -> Path:
+    """Write a tiny model into ``model``, and two different adapters of it into ``first`` and
+    ``second``; return the model's folder.
+    """
+    model = folder / "model"
+    tiny_mistral(model, gain=8.0, vocab_size=16, num_key_value_heads=1)
+    tiny_adapter(folder / "first", model, seed=1)
+    tiny_adapter(folder / "second", model, seed=3)
+    return model

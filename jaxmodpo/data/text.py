@@ -63,6 +63,19 @@ def check_day(text: str | None) -> None:
         raise UserError(f"--prompt-date must be a day such as 2026-01-31, not {text!r}")
 
 
+def check_lengths(max_prompt_length: int, max_length: int) -> None:
+    """Refuse settings that leave no token for a reply behind the longest prompt.
+
+    Raises:
+        UserError: with both lengths.
+    """
+    if max_prompt_length >= max_length:
+        raise UserError(
+            f"--max-prompt-length must be below --max-length, not {max_prompt_length} of"
+            f" {max_length}"
+        )
+
+
 def is_day(text: str) -> bool:
     """Return whether a text is a day as ``YYYY-MM-DD``."""
     try:

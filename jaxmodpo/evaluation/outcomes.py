@@ -205,14 +205,17 @@ class _Rates(NamedTuple):
     pairs: Estimate
 
 
+def under_ties_rule(outcomes: Array, ties: TiesRule) -> Array:
+    """Return outcomes in which ties count as half a win, or as not judged."""
+    return outcomes if ties == "half" else win_rates.without_ties(outcomes)
+
+
 def summarize(
     contest: Contest, table: Outcomes, *, ties: TiesRule = "half", resamples: int, seed: int
 ) -> WinRates:
     """Turn outcomes into average win rates, pairwise win rates, their intervals, and tests."""
     names = contest.models
-    rated_table = table
-    if ties == "left-out":
-        rated_table = {name: win_rates.without_ties(outcomes) for name, outcomes in table.items()}
+    rated_table = {name: under_ties_rule(outcomes, ties) for name, outcomes in table.items()}
     # All criteria share one seed, and so one draw of questions: their differences are paired.
     rates: dict[str, _Rates] = {}
     for criterion, outcomes in rated_table.items():

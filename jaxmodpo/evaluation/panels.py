@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmodpo.evaluation.ballot_box import BallotBox
 from jaxmodpo.evaluation.contest import Contest
-from jaxmodpo.evaluation.outcomes import Outcomes, interval_of
+from jaxmodpo.evaluation.outcomes import Outcomes, interval_of, under_ties_rule
 from jaxmodpo.results.evaluation import TiesRule
 from jaxmodpo.results.inference import Interval, PanelIntervals
 from jaxmodpo.statistics.arrays import Array
@@ -26,7 +26,6 @@ from jaxmodpo.statistics.win_rates import (
     questions_judged,
     widened,
     win_rate,
-    without_ties,
 )
 
 
@@ -50,7 +49,7 @@ def panel_intervals(
         rates = bootstrap_panel(
             votes, ties_count_half=ties == "half", resamples=resamples, seed=seed
         )
-        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
+        rated_outcomes = under_ties_rule(outcomes, ties)
         samples = square_of_pairs(rates, len(contest.models))
         of_criterion[criterion] = _intervals(
             contest.models, votes.personas, rated_outcomes, samples

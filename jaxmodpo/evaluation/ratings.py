@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmodpo.evaluation.contest import Contest
-from jaxmodpo.evaluation.outcomes import Outcomes, interval_of
+from jaxmodpo.evaluation.outcomes import Outcomes, interval_of, under_ties_rule
 from jaxmodpo.results.evaluation import TiesRule
 from jaxmodpo.results.inference import ModelRating, Ratings
 from jaxmodpo.statistics.arrays import Array
@@ -18,7 +18,6 @@ from jaxmodpo.statistics.win_rates import (
     average_win_rates,
     bootstrap_win_rates,
     win_rate,
-    without_ties,
 )
 
 
@@ -28,7 +27,7 @@ def rate_models(
     """Return ratings and ranks by criterion."""
     ratings: dict[str, Ratings] = {}
     for criterion, outcomes in table.items():
-        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
+        rated_outcomes = under_ties_rule(outcomes, ties)
         samples = average_win_rates(
             bootstrap_win_rates(rated_outcomes, resamples=resamples, seed=seed)
         )

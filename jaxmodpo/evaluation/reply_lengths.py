@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmodpo.evaluation.contest import Contest
-from jaxmodpo.evaluation.outcomes import Outcomes
+from jaxmodpo.evaluation.outcomes import Outcomes, under_ties_rule
 from jaxmodpo.files import read_table
 from jaxmodpo.results.evaluation import TiesRule
 from jaxmodpo.results.inference import Interval, LengthBin, LengthControlledRate
@@ -23,7 +23,6 @@ from jaxmodpo.statistics.length_control import (
     length_controlled_interval,
     length_controlled_win_rate,
 )
-from jaxmodpo.statistics.win_rates import without_ties
 
 
 def read_lengths(files: Mapping[str, Path], contest: Contest) -> dict[str, Array]:
@@ -66,7 +65,7 @@ def control_length(
     """Return the length-controlled win rates by criterion, of every two models with lengths."""
     rates: dict[str, tuple[LengthControlledRate, ...]] = {}
     for criterion, outcomes in table.items():
-        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
+        rated_outcomes = under_ties_rule(outcomes, ties)
         of_pairs: list[LengthControlledRate] = []
         for i, j in itertools.combinations(range(len(contest.models)), 2):
             a = contest.models[i]
@@ -100,7 +99,7 @@ def bin_lengths(
     first, second = np.triu_indices(len(with_lengths), k=1)
     differences = tokens[first] - tokens[second]
     for criterion, outcomes in table.items():
-        rated_outcomes = outcomes if ties == "half" else without_ties(outcomes)
+        rated_outcomes = under_ties_rule(outcomes, ties)
         of_pairs = rated_outcomes[np.ix_(with_lengths, with_lengths)][first, second]
         rows = rates_by_length(of_pairs, differences, resamples=resamples, seed=seed)
         if rows:

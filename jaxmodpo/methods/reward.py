@@ -147,11 +147,11 @@ def reward(config: RewardConfig, session: Session | None = None) -> Phase:
         return _every_criterion(config, session)
     if config.refit:
         return _refitted(config, session)
-    return _one(config, session)
+    return _train_model(config, session)
 
 
 @in_phase("reward", open_together)
-def _one(
+def _train_model(
     config: RewardConfig,
     phase: Phase,
     session: Session,
@@ -304,7 +304,7 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
             f" {config.pairs or config.rankings} is not one question to validate on; raise"
             " --validation-fraction"
         )
-    first = _one(
+    first = _train_model(
         dataclasses.replace(config, refit=False, output_dir=config.output_dir / "validation"),
         session,
     )
@@ -316,7 +316,7 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
     epochs = max(1, math.ceil(best))
     final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
     carried = _carried(first.directory / VALIDATION)
-    return _one(
+    return _train_model(
         final,
         session,
         carried,

@@ -12,8 +12,7 @@ from typing import Annotated
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.replies import policy_pairs
-from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day
-from jaxmodpo.errors import UserError
+from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day, check_lengths
 from jaxmodpo.files import check_writable, write_jsonl
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.reward_model import rewards_of_pairs
@@ -65,11 +64,7 @@ class ScorePolicyConfig(Settings, help_group="model"):
     def check(self) -> None:
         super().check()
         check_day(self.prompt_date)
-        if self.max_prompt_length >= self.max_length:
-            raise UserError(
-                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of"
-                f" {self.max_length}"
-            )
+        check_lengths(self.max_prompt_length, self.max_length)
 
     def cost(self, estimator: Estimates) -> Cost:
         pairs = estimator.rows(self.pairs)

@@ -24,34 +24,33 @@ from jaxmodpo.policy.distributed import broadcast
 logger = logging.getLogger(__name__)
 
 
-class PromptedSettings(Protocol):
-    """What a command's settings say of the prompts of its model."""
+class PromptSettings(Protocol):
+    """What a command's settings say of its prompts."""
+
+    @property
+    def prompt_style(self) -> PromptStyle: ...
+    @property
+    def prompt_date(self) -> str | None: ...
+    @property
+    def max_prompt_length(self) -> int: ...
+
+
+class PromptedSettings(PromptSettings, Protocol):
+    """What a training command's settings say of its model and the model's prompts."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def model(self) -> Path: ...
     @property
-    def prompt_style(self) -> PromptStyle: ...
-    @property
-    def prompt_date(self) -> str | None: ...
-    @property
-    def max_prompt_length(self) -> int: ...
-    @property
     def max_length(self) -> int: ...
 
 
-class ReplyingSettings(Protocol):
+class ReplyingSettings(PromptSettings, Protocol):
     """What a command's settings say of a base model and adapters that reply to prompts."""
 
     @property
     def model(self) -> Path | None: ...
-    @property
-    def prompt_style(self) -> PromptStyle: ...
-    @property
-    def prompt_date(self) -> str | None: ...
-    @property
-    def max_prompt_length(self) -> int: ...
     @property
     def max_new_tokens(self) -> int: ...
     def models(self) -> dict[str, Path | None]: ...

@@ -163,8 +163,8 @@ def _attempt(
     return _Attempt(covered + outside, text, box)
 
 
-def _shared_area(one: Bbox, other: Bbox) -> float:
-    shared = Bbox.intersection(one, other)
+def _shared_area(box: Bbox, other_box: Bbox) -> float:
+    shared = Bbox.intersection(box, other_box)
     return shared.width * shared.height if shared is not None else 0.0
 
 

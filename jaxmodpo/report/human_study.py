@@ -148,21 +148,21 @@ def _who_took_part(results: HumanStudyResults) -> str:
     return f"{sentence}. Left out: {listed(reasons)}."
 
 
-def _answer(name: str, found: CriterionFindings, results: HumanStudyResults) -> str:
+def _answer(name: str, findings: CriterionFindings, results: HumanStudyResults) -> str:
     """Return the sentence that says what people prefer by a criterion, and whether the judge
     agrees.
     """
     first, second = results.models
-    shares = [found.shares[label].value for label in ("a", "b", "equal")]
+    shares = [findings.shares[label].value for label in ("a", "b", "equal")]
     if any(share is None for share in shares):
-        return f"{title(name)}: {found.shares['a'].undefined}."
+        return f"{title(name)}: {findings.shares['a'].undefined}."
     won, lost, tied = (percent(share or 0.0) for share in shares)
     sentence = f"{title(name)}: people prefer {first} on {won}%, {second} on {lost}%, neither on {tied}% of questions."
-    accuracy = found.two_class.accuracy
+    accuracy = findings.two_class.accuracy
     if accuracy.value is None:
         return f"{sentence} The judge is not compared: {accuracy.undefined}."
     sentence += f" Where both decide, the judge says the same on {percent(accuracy.value)}%"
-    baseline = found.leave_one_out.accuracy.value
+    baseline = findings.leave_one_out.accuracy.value
     if baseline is not None:
         sentence += f"; one person says the same as the others on {percent(baseline)}%"
     return f"{sentence}."
@@ -193,7 +193,7 @@ def _examples(
     return [Heading("Examples of agreement and disagreement"), *blocks] if blocks else []
 
 
-def _example_table(name: str, found: CriterionFindings, results: HumanStudyResults) -> Table:
+def _example_table(name: str, findings: CriterionFindings, results: HumanStudyResults) -> Table:
     names = figures.label_names(results)
     columns = [
         Column("question", is_word=True),
@@ -202,7 +202,7 @@ def _example_table(name: str, found: CriterionFindings, results: HumanStudyResul
         *(Column(f"chose {label}") for label in names),
     ]
     rows: list[list[Cell | str]] = []
-    for example in found.examples:
+    for example in findings.examples:
         votes = [str(votes) for votes in example.votes.values()]
         majority, judge = _names(example, results)
         rows.append([example.question_id, majority, judge, *votes])

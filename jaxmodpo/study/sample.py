@@ -350,7 +350,7 @@ def _comparison(
 def _in_words(
     config: StudySampleConfig,
     candidates: Candidates,
-    kept: Mapping[str, Mapping[str, float]],
+    outcome_shares: Mapping[str, Mapping[str, float]],
 ) -> list[str]:
     """Return how the sample matches the full set, a line for each stratum."""
     first, second = config.models
@@ -358,7 +358,7 @@ def _in_words(
         f"{config.questions} of {len(candidates.usable)} questions; outcomes by"
         f" {' and '.join(config.stratify_by) or 'nothing'}, where a is {first} and b is {second}:"
     ]
-    for stratum, numbers in kept.items():
+    for stratum, numbers in outcome_shares.items():
         lines.append(
             f"{stratum}: {100 * numbers['full_share']:.1f}% of the full set,"
             f" {100 * numbers['sample_share']:.1f}% of the sample ({numbers['sample']:.0f})"

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxmodpo.data.batches import Batching
 from jaxmodpo.data.held_out import held_out
-from jaxmodpo.data.text import PromptStyle, check_day
+from jaxmodpo.data.text import PromptStyle, check_day, check_lengths
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.models.attention import Backend
@@ -215,11 +215,7 @@ class PolicyTrainingConfig(
     def check(self) -> None:
         super().check()
         check_day(self.prompt_date)
-        if self.max_prompt_length >= self.max_length:
-            raise UserError(
-                f"--max-prompt-length must be below --max-length, not {self.max_prompt_length} of"
-                f" {self.max_length}"
-            )
+        check_lengths(self.max_prompt_length, self.max_length)
         unknown = sorted(set(self.lora_targets) - set(PROJECTIONS))
         if unknown or not self.lora_targets:
             raise UserError(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from asked_judge import answered, endpoint_preferences, judge, request
-from chat_server import KEY, Reply, Server, said
+from chat_server import KEY, Reply, said
 
 from jaxmodpo.endpoints.patient_calls import PATIENCE
 from jaxmodpo.endpoints.usage import Usage
@@ -19,14 +18,6 @@ from jaxmodpo.files import write_json
 from jaxmodpo.judging.answer_forms import answer_schema, parse_orders
 from jaxmodpo.judging.preferences import preferences
 from jaxmodpo.judging.prompts import Prompts
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Server() as server:
-        yield server
-
 
 # --------------------------------------------------------------------------- answers
 

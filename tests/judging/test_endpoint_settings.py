@@ -5,12 +5,11 @@ written nowhere.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from asked_judge import endpoint_preferences, judge
-from chat_server import KEY, Server, said
+from chat_server import KEY, said
 
 from jaxmodpo.config import builtin
 from jaxmodpo.errors import UserError
@@ -18,14 +17,6 @@ from jaxmodpo.files import write_json
 from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Server() as server:
-        yield server
-
 
 # --------------------------------------------------------------------------- settings
 

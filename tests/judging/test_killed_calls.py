@@ -4,6 +4,7 @@ left in peace.
 
 from __future__ import annotations
 
+import functools
 import random
 import signal
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from faulty_server import FaultyServer, marked
-from killed_runs import Runs
+from killed_runs import Runs, check_kill
 
 from jaxmodpo.files import read_json, write_json
 from jaxmodpo.judging.ledger import Ledger
@@ -99,9 +100,8 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
     chance, runs = random.Random(42), Runs(tmp_path / "said", PRELOADED)
     with FaultyServer() as server:
         arguments = command(killed, server.url)
-        for kill in range(KILLS):
-            stored = held(killed)
-            before, answered = len(server.calls), sum(server.answered.values())
+
+        def start_and_kill(stored: set[tuple[str, str]], kill: int) -> None:
             left = CALLS - len(stored)
             assert left > 0, "all was asked before the last kill"
             if kill % 10 == 0:
@@ -114,13 +114,15 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
                 # After so many further calls, so that the kills are spread over all.
                 calls = chance.randint(1, 2 * left // (KILLS - kill + 1))
                 runs.kill_after_calls(arguments, server, calls, pause=chance.uniform(0, 0.01))
-            server.wait_until_idle()
-            asked = {marked(call.prompt) for call in server.calls[before:]}
-            assert not asked & stored, "a vote that the ledger held was asked for again"
-            now = held(killed)
-            assert stored <= now, "a vote was lost"
-            # What is not yet in the ledger was under way: no more than there are workers.
-            assert sum(server.answered.values()) - answered <= len(now) - len(stored) + CONCURRENCY
+
+        for kill in range(KILLS):
+            check_kill(
+                server,
+                functools.partial(start_and_kill, kill=kill),
+                lambda: held(killed),
+                marked,
+                CONCURRENCY,
+            )
         stored, before = held(killed), len(server.calls)
         assert CALLS // 2 < len(stored) < CALLS
         assert runs.start(arguments).wait(300) == 0, runs.newest_output()

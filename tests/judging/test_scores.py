@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from asked_judge import answered, judge
-from chat_server import KEY, Server, said
+from chat_server import said
 
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.errors import UserError
@@ -47,13 +47,6 @@ def request(yes_no: bool = True, question: str = "q", post: str = "No sleep.") -
         (Candidate(f"{question}-r", REPLY),),
         yes_no=yes_no,
     )
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Server() as server:
-        yield server
 
 
 # --------------------------------------------------------------------------- the request

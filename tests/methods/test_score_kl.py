@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny_models import WORDS, tiny_adapter, tiny_mistral
+from tiny_models import WORDS, tiny_base_with_adapters
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
@@ -67,11 +67,8 @@ def test_divergence_is_nothing_for_no_change_and_grows_with_the_change(
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("kl")
-    tiny_mistral(folder / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
     write_questions(folder / "q.csv", [Question(f"q{n}", WORDS[n % 8]) for n in range(6)])
-    tiny_adapter(folder / "first", folder / "model", seed=1)
-    tiny_adapter(folder / "second", folder / "model", seed=3)
-    return folder / "model"
+    return tiny_base_with_adapters(folder)
 
 
 def kl_config(model: Path, output_dir: Path, **changes: Any) -> ScoreKLConfig:

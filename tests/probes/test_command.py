@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_models import WORDS, tiny_adapter, tiny_mistral
+from tiny_models import WORDS, tiny_base_with_adapters
 
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
@@ -142,11 +142,7 @@ def test_results_that_lack_a_rate_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("probed")
-    tiny_mistral(folder / "model", gain=8.0, vocab_size=16, num_key_value_heads=1)
-    tiny_adapter(folder / "first", folder / "model", seed=1)
-    tiny_adapter(folder / "second", folder / "model", seed=3)
-    return folder / "model"
+    return tiny_base_with_adapters(tmp_path_factory.mktemp("probed"))
 
 
 def sampling_config(model: Path, folder: Path, **changes: Any) -> ProbesConfig:

@@ -5,7 +5,7 @@ verdict.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,6 @@ from jaxmodpo.results.versioned import read_result
 
 TEXTS = {"a": "I am lost.", "b": "He is gone.", "d": "My inbox kills me."}
 GOOD = dict.fromkeys(CHECKS, "no") | {"acknowledgement": "yes", "resource": "yes", "help": "yes"}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Server() as server:
-        yield server
 
 
 def config_of(

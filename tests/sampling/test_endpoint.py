@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,9 @@ from jaxmodpo.sampling.journal import PlannedReply
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Server() as server:
-        server.script = lambda body: (200, said(f"r{len(server.calls)}"))
-        yield server
+def server(server: Server) -> Server:
+    server.script = lambda body: (200, said(f"r{len(server.calls)}"))
+    return server
 
 
 def config(folder: Path, server: Server, **changes: Any) -> ResponsesConfig:

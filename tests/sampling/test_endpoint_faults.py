@@ -4,6 +4,7 @@ it is given its time.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from faulty_server import FAULTS, MODEL, PASSING, FaultyServer, reply_to
-from killed_runs import Runs
+from killed_runs import Runs, check_kill
 
 from jaxmodpo.endpoints.useless_row import FAILURES_IN_A_ROW
 from jaxmodpo.errors import UserError
@@ -210,20 +211,21 @@ def test_kills_lose_no_reply_and_ask_for_none_again(tmp_path):
     chance, runs = random.Random(42), Runs(tmp_path / "said", PRELOADED)
     with FaultyServer(latency=0.02) as server:
         arguments = command(tmp_path, server.url)
-        for kill in range(KILLS):
-            stored = held(tmp_path)
-            before, answered = len(server.calls), sum(server.answered.values())
+
+        def start_and_kill(stored: set[str], kills_to_come: int) -> None:
             left = REPLIES - len(stored)
             assert left > 0, "all was asked before the last kill"
-            calls = chance.randint(1, 2 * left // (KILLS - kill + 1))
+            calls = chance.randint(1, 2 * left // (kills_to_come + 1))
             runs.kill_after_calls(arguments, server, calls, pause=chance.uniform(0, 0.01))
-            server.wait_until_idle()
-            asked = {_question(call.prompt) for call in server.calls[before:]}
-            assert not asked & stored, "a reply that the journal held was asked for again"
-            now = held(tmp_path)
-            assert stored <= now, "a reply was lost"
-            # What is not yet in the journal was under way: no more than there are workers.
-            assert sum(server.answered.values()) - answered <= len(now) - len(stored) + CONCURRENCY
+
+        for kill in range(KILLS):
+            check_kill(
+                server,
+                functools.partial(start_and_kill, kills_to_come=KILLS - kill),
+                lambda: held(tmp_path),
+                _question,
+                CONCURRENCY,
+            )
         stored, before = held(tmp_path), len(server.calls)
         assert REPLIES // 3 < len(stored) < REPLIES
         assert runs.start(arguments).wait(120) == 0, runs.newest_output()

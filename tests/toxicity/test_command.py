@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +54,9 @@ def shown_section(folder: Path) -> str:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    with Server() as server:
-        server.script = moderated
-        yield server
+def server(server: Server) -> Server:
+    server.script = moderated
+    return server
 
 
 def config(folder: Path, server: Server, **settings: Any) -> ToxicityConfig:
