@@ -136,7 +136,9 @@ class Batches:
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Go on from a saved state."""
-        self._step = int(state["epoch"]) * self.steps_per_epoch + int(state["update"])
+        epoch = int(state["epoch"])
+        update = int(state["update"])
+        self._step = epoch * self.steps_per_epoch + update
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self
@@ -180,8 +182,9 @@ class Batches:
         """Return an epoch's members, ``[updates, accumulation, P]``."""
         order = epoch_order(len(self.examples), epoch, self.seed)
         size = self.examples_per_update
-        empty_places = self.steps_per_epoch * size - len(order)
-        filled = np.concatenate([order, np.full(empty_places, -1)])
+        empty_count = self.steps_per_epoch * size - len(order)
+        empty_places = np.full(empty_count, -1)
+        filled = np.concatenate([order, empty_places])
         if self.batching == "padded":
             return filled.reshape(self.steps_per_epoch, self.accumulation, self._batch_size)
         # A place that is empty (−1) reads the last length, which is 0.
@@ -218,8 +221,11 @@ class Batches:
 
     def _most_sequences(self) -> int:
         """Return how many sequences the fullest microbatch of the run has."""
-        sequences = np.append((self.examples.lengths > 0).sum(1), 0)
-        return int(sequences[self._members].sum(-1).max())
+        is_there = self.examples.lengths > 0
+        # An empty place (−1) reads the last entry, which has no sequences.
+        sequences = np.append(is_there.sum(axis=1), 0)
+        of_microbatches = sequences[self._members].sum(axis=-1)
+        return int(of_microbatches.max())
 
     def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
         """Pack every microbatch of the run."""

@@ -39,12 +39,13 @@ def undominated(points: ArrayLike) -> NDArray[np.bool_]:
     somewhere.
     """
     points = np.asarray(points, np.float64)
-    beaten: list[bool] = []
+    is_beaten: list[bool] = []
     for point in points:
         as_good_everywhere = (points >= point).all(axis=1)
         better_somewhere = (points > point).any(axis=1)
-        beaten.append(bool((as_good_everywhere & better_somewhere).any()))
-    return ~np.array(beaten, bool)
+        beats_point = as_good_everywhere & better_somewhere
+        is_beaten.append(bool(beats_point.any()))
+    return ~np.array(is_beaten, bool)
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
@@ -78,8 +79,9 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     volume = 0.0
     for number, floor in enumerate(floors, 1):
         height = points[number - 1, -1] - floor
+        points_above = points[:number, :-1]
         if height > 0:
-            volume += height * hypervolume(points[:number, :-1], reference[:-1])
+            volume += height * hypervolume(points_above, reference[:-1])
     return float(volume)
 
 

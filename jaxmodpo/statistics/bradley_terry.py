@@ -132,11 +132,12 @@ def estimate_ratings(outcomes: ArrayLike, *, confidence: float = 0.95) -> Estima
     if judged < 2:
         undefined = np.full(len(ratings), np.nan)
         return Estimate(ratings, undefined, undefined)
-    expected = _win_probability(ratings)[:, :, None, None]
-    residuals = np.where(valid, outcomes - expected, 0.0)
+    expected = _win_probability(ratings)
+    residuals = np.where(valid, outcomes - expected[:, :, None, None], 0.0)
     scores = residuals.sum(axis=(1, 3))  # [models, questions]
     # The sandwich: how much scores vary over questions, between two slices of what they tell.
-    bread = _inverse_information(ratings, wins + wins.T)
+    comparisons = wins + wins.T
+    bread = _inverse_information(ratings, comparisons)
     filling = scores @ scores.T
     covariance = bread @ filling @ bread * judged / (judged - 1)
     # Rounding may leave a variance of zero just below it.

@@ -116,21 +116,30 @@ def _closed_walks(edges: Sequence[Edge]) -> list[list[Edge]]:
     for start in list(edges_of_node):
         walk: list[Edge] = []
         node = start
-        while True:
-            unused = edges_of_node[node]
-            while unused and used[unused[-1]]:
-                unused.pop()
-            # With even numbers of edges a walk can get stuck only where it began.
-            if not unused:
-                break
-            number = unused.pop()
-            used[number] = True
+        number = _take_unused(edges_of_node[node], used)
+        # With even numbers of edges a walk can get stuck only where it began.
+        while number is not None:
             item, rater = edges[number]
-            walk.append(edges[number])
+            walk.append((item, rater))
             node = ("rater", rater) if node == ("item", item) else ("item", item)
+            number = _take_unused(edges_of_node[node], used)
         if walk:
             walks.append(walk)
     return walks
+
+
+def _take_unused(numbers: list[int], used: list[bool]) -> int | None:
+    """Take an unused edge off a node's list and mark it as used; None where none is left.
+
+    Every edge stands in the lists of both its nodes, so that those at the list's end may have been
+    used from the other side.
+    """
+    while numbers:
+        number = numbers.pop()
+        if not used[number]:
+            used[number] = True
+            return number
+    return None
 
 
 def spread(questions: Sequence[int], checks: Sequence[int], rng: np.random.Generator) -> list[int]:
