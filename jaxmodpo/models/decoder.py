@@ -45,7 +45,7 @@ from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.model_folder import save_model
-from jaxmodpo.models.parameters import Spec
+from jaxmodpo.models.parameters import Spec, stacked_layers
 from jaxmodpo.models.quantized import BaseDtype, is_quantized, stored_table
 from jaxmodpo.models.remat import Remat, rematerialized
 from jaxmodpo.models.rope import rotate, rotation
@@ -318,10 +318,7 @@ class Decoder(nnx.Module):
         tree).
         """
         arrays = {name: variable[...] for name, variable in self.base.items()}
-        layers: dict[str, Array] = {}
-        for name, array in arrays.items():
-            if name.startswith("layers."):
-                layers[name.removeprefix("layers.")] = array
+        layers = stacked_layers(arrays)
         for name, variable in self.adapter.items():
             layers[name] = variable[...]
         return arrays, layers

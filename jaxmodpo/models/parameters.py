@@ -57,6 +57,15 @@ class Spec:
 Table = Mapping[str, Spec]
 
 
+def stacked_layers(parameters: Parameters) -> Parameters:
+    """Return the arrays that are stacked over layers, by their names within a layer."""
+    layers: Parameters = {}
+    for name, array in parameters.items():
+        if name.startswith("layers."):
+            layers[name.removeprefix("layers.")] = array
+    return layers
+
+
 def initialize(table: Table, key: Array, dtype: jnp.dtype | type = jnp.float32) -> dict[str, Array]:
     """Draw every parameter of ``table``; each has its own key, so that a table may grow."""
     return {

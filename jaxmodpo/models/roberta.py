@@ -23,7 +23,7 @@ from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder_config import MOST_LAYERS
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.model_folder import read_model_config, save_model
-from jaxmodpo.models.parameters import Spec, initialize
+from jaxmodpo.models.parameters import Spec, initialize, stacked_layers
 from jaxmodpo.models.remat import Remat, rematerialized
 from jaxmodpo.schema import Fields
 
@@ -297,10 +297,6 @@ class Roberta(nnx.Module):
         norm = functools.partial(_layer_norm, epsilon=config.layer_norm_eps)
         normed_BTD = norm(x_BTD, weights, "embed_norm")
         x_BTD = self._dropout(normed_BTD, key, -1)
-        stacked: dict[str, Array] = {}
-        for name, array in weights.items():
-            if name.startswith("layers."):
-                stacked[name.removeprefix("layers.")] = array
         # An encoder sees both ways, so that padding has to be a segment of its own.
         segments_BT = is_real_BT.astype(jnp.int32)
 
@@ -325,7 +321,7 @@ class Roberta(nnx.Module):
             return x_BTD, None
 
         body = rematerialized(block, remat)
-        numbered_layers = (stacked, jnp.arange(config.num_hidden_layers))
+        numbered_layers = (stacked_layers(weights), jnp.arange(config.num_hidden_layers))
         x_BTD, _ = jax.lax.scan(body, x_BTD, numbered_layers)
         return x_BTD
 
