@@ -96,7 +96,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "schemas": ({"output_dir": [1]}, "output_dir"),
     "bench sample": ({"temperature": 0.0}, "a --temperature above 0"),
     "bench step": ({"batch_size": 0}, "--batch-size must be at least 1"),
-    "bench reward": ({"remat": ()}, "needs one of --remat at least"),
+    "bench reward": ({"remat": ()}, "needs one of --batchings and --remat at least"),
     "bench losses": ({"losses": ()}, "needs a loss, a length and a vocabulary"),
     "bench logps": ({"rows": 0}, "must be at least 1"),
     "bench parity": ({"seed": -1}, "must be"),

@@ -38,7 +38,7 @@ from jaxmodpo.models.checkpoint import tensor_files
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.model_folder import read_end_tokens, read_model_config
-from jaxmodpo.models.roberta import RobertaConfig
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.personas.mapping import load_mapping
 from jaxmodpo.phase import Phase

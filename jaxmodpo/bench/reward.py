@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import sys
 import tempfile
 import time
@@ -25,7 +27,7 @@ from jaxmodpo.bench.trl_reward import TrlRewardRun, trl_reward_contenders, trl_r
 from jaxmodpo.bench.trl_step import import_trl
 from jaxmodpo.bench.turns import Timing, in_turns
 from jaxmodpo.config import as_mapping
-from jaxmodpo.data.batches import Batches
+from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 from jaxmodpo.data.reference_lengths import reference_examples
 from jaxmodpo.errors import UserError
@@ -35,7 +37,8 @@ from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.models import flops
 from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
+from jaxmodpo.models.roberta import Roberta, parameter_table, save_roberta
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.models.shapes import settings as model_settings
 from jaxmodpo.policy.mesh import make_mesh, place_batch, row_shards, shardings
 from jaxmodpo.ranges import Count, FractionBelowOne, Probability, Seed, Unestimated
@@ -65,6 +68,8 @@ class BenchRewardConfig(Unestimated, help_group="measurement"):
     whole elsewhere."""
     max_length: Annotated[int, Range(least=2), HelpGroup("batch")] = 512
     """Most tokens of a sequence; longer ones are cut."""
+    batchings: Annotated[tuple[Batching, ...], HelpGroup("computation")] = ("packed", "padded")
+    """Layouts that are timed: packed puts several sequences into a row, padded one."""
     remat: Annotated[tuple[Remat, ...], HelpGroup("computation")] = ("none",)
     """What the backward pass computes again to save memory: whole layers (full), everything but
     matrix products (dots), or nothing (none). Each is timed."""
@@ -83,8 +88,8 @@ class BenchRewardConfig(Unestimated, help_group="measurement"):
 
     def check(self) -> None:
         super().check()
-        if not self.remat:
-            raise UserError("bench reward needs one of --remat at least")
+        if not (self.batchings and self.remat):
+            raise UserError("bench reward needs one of --batchings and --remat at least")
 
 
 def bench_reward(config: BenchRewardConfig) -> None:
@@ -102,9 +107,9 @@ def bench_reward(config: BenchRewardConfig) -> None:
     make = jax.jit(lambda key: initialize(table, key), out_shardings=shardings(mesh)(table))
     parameters = make(jax.random.key(config.seed))
     contenders: list[Contender] = []
-    for remat in config.remat:
-        print(f"compiling: remat {remat}", file=sys.stderr)
-        contenders.append(_contender(config, shape, pairs, parameters, mesh, remat))
+    for batching, remat in itertools.product(config.batchings, config.remat):
+        print(f"compiling: {batching}, remat {remat}", file=sys.stderr)
+        contenders.append(_contender(config, shape, pairs, parameters, mesh, batching, remat))
     with tempfile.TemporaryDirectory() as temporary:
         if config.against:
             contenders += _rivals(config, shape, pairs, parameters, Path(temporary), mappings)
@@ -144,6 +149,7 @@ def _contender(
     pairs: Examples,
     parameters: Parameters,
     mesh: Mesh,
+    batching: Batching,
     remat: Remat,
 ) -> Contender:
     """Return our training, compiled and warmed up."""
@@ -151,7 +157,9 @@ def _contender(
         pairs,
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
+        batching=batching,
         row_shards=row_shards(mesh),
+        cost=functools.partial(flops.encoder_token_cost, shape),
     )
     loss = RewardLoss(shape, remat, has_dropout=config.dropout > 0)
     optimizer = OptimizerSettings(0.01, 1.0)
@@ -179,7 +187,7 @@ def _contender(
         return time.perf_counter() - started
 
     return Contender(
-        name=f"padded, remat {remat}",
+        name=f"{batching}, remat {remat}",
         pairs=len(pairs),
         tokens=int(pairs.lengths.sum()),
         operations=3 * flops.encoder_forward(shape, pairs.lengths),
@@ -188,6 +196,7 @@ def _contender(
         settings={
             "jaxmodpo": __version__,
             "jax": jax.__version__,
+            "batching": batching,
             "remat": remat,
             "dtype": "float32",
             "dropout": config.dropout,

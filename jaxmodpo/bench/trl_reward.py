@@ -24,7 +24,7 @@ from jaxmodpo.bench.trl_step import (
 )
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.models import flops
-from jaxmodpo.models.roberta import RobertaConfig
+from jaxmodpo.models.roberta_config import RobertaConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ first to validate it and then on everything. What it is trained on is
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from typing import Annotated, Any
 from jax.sharding import Mesh
 
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
-from jaxmodpo.data.batches import Batches
+from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.replies import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -29,10 +30,12 @@ from jaxmodpo.methods.reward_data import RewardData, ranked, split, tokenized
 from jaxmodpo.methods.reward_model import RewardLoss, score
 from jaxmodpo.methods.reward_plan import plan_as_json, planned
 from jaxmodpo.methods.validation import sentence, validate
+from jaxmodpo.models import flops
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table, save_roberta
+from jaxmodpo.models.roberta import Roberta, parameter_table, save_roberta
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, on_host, open_together, start
 from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
@@ -92,6 +95,9 @@ class RewardConfig(TrainingConfig, help_group="data"):
     remat: Annotated[Remat, HelpGroup("computation")] = "full"
     """What the backward pass computes again to save memory. full: whole layers; dots: all but
     matrix products, whose results are kept; none: nothing."""
+    batching: Annotated[Batching, HelpGroup("computation")] = "padded"
+    """How texts lie in a batch. padded: each in a row of its own; packed: end to end in rows, told
+    apart by segment numbers, which leaves out the padding."""
 
     def check(self) -> None:
         super().check()
@@ -178,7 +184,7 @@ def _train_model(
     results["equal_once_cut_left_out"] = data.equal_once_cut
     text.cut.warn()
     with startup.part("batches"):
-        batches, held_out_batches = _batches(config, data, mesh)
+        batches, held_out_batches = _batches(config, data, shape, mesh)
     loss = RewardLoss(
         shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0
     )
@@ -240,21 +246,26 @@ def _text(config: RewardConfig, shape: RobertaConfig) -> RewardText:
     )
 
 
-def _batches(config: RewardConfig, data: RewardData, mesh: Mesh) -> tuple[Batches, Batches | None]:
+def _batches(
+    config: RewardConfig, data: RewardData, shape: RobertaConfig, mesh: Mesh
+) -> tuple[Batches, Batches | None]:
     """Return the batches to train on, and those of the held-out part if there is one."""
-    shards = row_shards(mesh)
-    batches = Batches(
-        data.comparisons.by_question().examples,
+    batches_of = functools.partial(
+        Batches,
         batch_size=config.batch_size,
+        batching=config.batching,
+        row_shards=row_shards(mesh),
+        cost=functools.partial(flops.encoder_token_cost, shape),
+    )
+    batches = batches_of(
+        data.comparisons.by_question().examples,
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
         seed=config.seed,
-        row_shards=shards,
     )
     if data.held_out_comparisons is None:
         return batches, None
-    held_out = data.held_out_comparisons.by_question().examples
-    return batches, Batches(held_out, batch_size=config.batch_size, row_shards=shards)
+    return batches, batches_of(data.held_out_comparisons.by_question().examples)
 
 
 def _validated(

@@ -28,7 +28,8 @@ from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta, parameter_table
+from jaxmodpo.models.roberta import Roberta, load_roberta, parameter_table
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.policy.mesh import place_batch, put, row_shards, shardings
 from jaxmodpo.policy.preemption import stop_if_asked
 from jaxmodpo.records import Pair
@@ -84,10 +85,20 @@ def _rewards(
     dropout_key: Array | None,
     remat: Remat = "none",
 ) -> Array:
-    """Return the rewards ``[P, S]`` of a padded batch's examples."""
-    # The encoder knows sequences and no examples: a row is a sequence.
+    """Return the rewards ``[P, S]`` of the examples of a batch, padded or packed."""
+    # The encoder knows sequences and no examples.
     model = Roberta(config, parameters)
-    rewards = model.rewards(batch["tokens"], batch["lengths"], dropout_key, remat)
+    if "segments" in batch:
+        rewards = model.packed_rewards(
+            batch["tokens"],
+            batch["segments"],
+            batch["positions"],
+            batch["segment_numbers"],
+            dropout_key,
+            remat,
+        ).reshape(-1)
+    else:
+        rewards = model.rewards(batch["tokens"], batch["lengths"], dropout_key, remat)
     return rewards[batch["places"]]
 
 

@@ -18,8 +18,8 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantized import is_projection
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
+from jaxmodpo.models.roberta_config import RobertaConfig
 
 
 def forward(config: DecoderConfig, lora: LoraConfig | None, lengths: np.ndarray) -> float:
@@ -84,6 +84,13 @@ def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
     tokens = float(np.sum(sizes))
     squares = float(np.sum(sizes**2))
     return 2 * weights * tokens + attention_per_square * squares
+
+
+def encoder_token_cost(config: RobertaConfig, row_length: int) -> float:
+    """Return a token's forward operations in a row of this length, in which attention looks at
+    every position.
+    """
+    return encoder_forward(config, np.array([row_length])) / row_length
 
 
 def per_token(config: DecoderConfig, lora: LoraConfig | None) -> tuple[float, float]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,112 +19,11 @@ from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
-from jaxmodpo.models.decoder_config import MOST_LAYERS
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialize, stacked_layers
 from jaxmodpo.models.remat import Remat, rematerialized
-from jaxmodpo.schema import Fields
-
-Head = Literal["classification", "language_model"]
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["dropout", "classifier_dropout"],
-    meta_fields=[
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "max_position_embeddings",
-        "type_vocab_size",
-        "layer_norm_eps",
-        "pad_token_id",
-        "num_labels",
-        "head",
-    ],
-)
-@dataclass(frozen=True)
-class RobertaConfig:
-    """The fields of ``config.json`` that shape the forward pass.
-
-    A pytree: what is compiled for one rate of dropout serves others too.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    max_position_embeddings: int
-    type_vocab_size: int = 1
-    layer_norm_eps: float = 1e-5
-    pad_token_id: int = 1
-    dropout: float = 0.1
-    classifier_dropout: float = 0.1
-    num_labels: int = 1
-    head: Head = "classification"
-
-    @classmethod
-    def from_mapping(
-        cls,
-        settings: Mapping[str, Any],
-        source: str,
-        *,
-        head: Head = "classification",
-        num_labels: int | None = None,
-    ) -> RobertaConfig:
-        """Read a Hugging Face configuration; what would change the mathematics unseen is refused by
-        name.
-
-        Raises:
-            UserError: a field that is missing, not supported, or of another type or range.
-        """
-        fields = Fields(settings, source)
-        kind = fields.take("model_type")
-        if kind != "roberta":
-            raise UserError(f"{source}: model_type '{kind}' is not supported; use a roberta model")
-        fields.only("hidden_act", "gelu")
-        fields.only("position_embedding_type", "absolute")
-        for field in ("is_decoder", "add_cross_attention", "quantization_config"):
-            if fields.take(field):
-                raise UserError(f"{source}: {field} is not supported")
-        dropout = fields.rate("hidden_dropout_prob", 0.1)
-        width = fields.integer("hidden_size")
-        heads = fields.integer("num_attention_heads")
-        if width % heads:
-            raise UserError(
-                f"{source}: {heads} attention heads do not divide the hidden_size {width}"
-            )
-        config = cls(
-            vocab_size=fields.integer("vocab_size"),
-            hidden_size=width,
-            intermediate_size=fields.integer("intermediate_size"),
-            num_hidden_layers=fields.integer("num_hidden_layers", most=MOST_LAYERS),
-            num_attention_heads=heads,
-            max_position_embeddings=fields.integer("max_position_embeddings"),
-            type_vocab_size=fields.integer("type_vocab_size", 2),
-            layer_norm_eps=fields.number("layer_norm_eps", 1e-12, above=0),
-            pad_token_id=fields.integer("pad_token_id", 1, least=0),
-            dropout=dropout,
-            classifier_dropout=fields.rate("classifier_dropout", dropout),
-            num_labels=num_labels or _outputs(fields),
-            head=head,
-        )
-        if config.max_length < 1:
-            raise UserError(
-                f"{source}: max_position_embeddings {config.max_position_embeddings} leaves no"
-                f" position behind the {config.pad_token_id + 1} that pad_token_id"
-                f" {config.pad_token_id} takes"
-            )
-        return config
-
-    @property
-    def max_length(self) -> int:
-        """Most tokens in a row: the first ``pad_token_id + 1`` positions are never used."""
-        return self.max_position_embeddings - self.pad_token_id - 1
+from jaxmodpo.models.roberta_config import RobertaConfig
 
 
 def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
@@ -246,15 +144,16 @@ class Roberta(nnx.Module):
             dropout_key: draws dropout; None switches it off.
             remat: what the backward pass computes again instead of keeping it.
         """
-        weights = {name: variable[...] for name, variable in self.parameters.items()}
-        hidden_BTD = self._encode(weights, tokens_BT, lengths_B, dropout_key, remat)
+        weights = self._weights()
+        places_T = jnp.arange(tokens_BT.shape[1])
+        is_real_BT = places_T < lengths_B[:, None]
+        # An encoder sees both ways, so that padding has to be a segment of its own.
+        segments_BT = is_real_BT.astype(jnp.int32)
+        positions_BT = jnp.broadcast_to(places_T, tokens_BT.shape)
+        hidden_BTD = self._encode(weights, tokens_BT, segments_BT, positions_BT, dropout_key, remat)
         if self.config.head == "classification":
             # The first token, <s>, stands for the whole text.
-            rate = self.config.classifier_dropout
-            first_BD = self._dropout(hidden_BTD[:, 0], dropout_key, -2, rate)
-            dense_BD = jnp.tanh(_linear(first_BD, weights, "head.dense"))
-            dense_BD = self._dropout(dense_BD, dropout_key, -3, rate)
-            out = _linear(dense_BD, weights, "head.out")
+            out = self._classified(weights, hidden_BTD[:, 0], dropout_key)
         else:
             dense_BTD = _gelu(_linear(hidden_BTD, weights, "head.dense"))
             normed_BTD = _layer_norm(dense_BTD, weights, "head.norm", self.config.layer_norm_eps)
@@ -273,32 +172,70 @@ class Roberta(nnx.Module):
         outputs_B1 = self(tokens_BT, lengths_B, dropout_key, remat)
         return outputs_B1[:, 0]
 
+    def packed_rewards(
+        self,
+        tokens_BT: Array,
+        segments_BT: Array,
+        positions_BT: Array,
+        segment_numbers_K: Array,
+        dropout_key: Array | None = None,
+        remat: Remat = "none",
+    ) -> Array:
+        """Return one scalar for each text of rows that hold several end to end, ``[B, K]`` float32;
+        the head must have one output.
+
+        Args:
+            tokens_BT: token ids.
+            segments_BT: the number of each token's text in its row, from 1; 0 is padding.
+            positions_BT: each token's place in its text, from 0.
+            segment_numbers_K: 1 to K. What a row has of a text that is not there means nothing.
+            dropout_key: draws dropout; None switches it off.
+            remat: what the backward pass computes again instead of keeping it.
+        """
+        assert self.config.head == "classification" and self.config.num_labels == 1
+        weights = self._weights()
+        hidden_BTD = self._encode(weights, tokens_BT, segments_BT, positions_BT, dropout_key, remat)
+        # A product with zeros and ones, not a gather, whose gradient would be a scatter: GPUs leave
+        # the order of its additions to chance.
+        is_of_text_BTK = segments_BT[..., None] == segment_numbers_K
+        is_first_BTK = is_of_text_BTK & (positions_BT == 0)[..., None]
+        first_BKD = jnp.einsum("btk,btd->bkd", is_first_BTK.astype(hidden_BTD.dtype), hidden_BTD)
+        outputs_BK1 = self._classified(weights, first_BKD, dropout_key)
+        return outputs_BK1[..., 0].astype(jnp.float32)
+
+    def _weights(self) -> dict[str, Array]:
+        return {name: variable[...] for name, variable in self.parameters.items()}
+
+    def _classified(self, weights: dict[str, Array], first: Array, key: Array | None) -> Array:
+        """Return the classification head's output ``[…, N]`` of texts' first tokens ``[…, D]``."""
+        rate = self.config.classifier_dropout
+        dropped = self._dropout(first, key, -2, rate)
+        dense = jnp.tanh(_linear(dropped, weights, "head.dense"))
+        return _linear(self._dropout(dense, key, -3, rate), weights, "head.out")
+
     def _encode(
         self,
         weights: dict[str, Array],
         tokens_BT: Array,
-        lengths_B: Array,
+        segments_BT: Array,
+        positions_BT: Array,
         key: Array | None,
         remat: Remat,
     ) -> Array:
-        """Return the last hidden states, ``[B, T, D]``."""
+        """Return the last hidden states, ``[B, T, D]``; segment 0 is padding."""
         config = self.config
         batch, time = tokens_BT.shape
-        places_T = jnp.arange(time)
-        is_real_BT = places_T < lengths_B[:, None]
         # Where fairseq began: padding has the position of the padding token's own number, and the
         # text begins after it. A position from 0 would read another row of the table.
         padding_position = config.pad_token_id
-        text_positions_T = places_T + padding_position + 1
-        positions_BT = jnp.where(is_real_BT, text_positions_T, padding_position)
+        text_positions_BT = positions_BT + padding_position + 1
+        positions_BT = jnp.where(segments_BT > 0, text_positions_BT, padding_position)
         # All tokens are of type 0: a pair's two texts are told apart by </s></s> alone.
         token_BTD = weights["embed"][tokens_BT]
         x_BTD = token_BTD + weights["positions"][positions_BT] + weights["types"][0]
         norm = functools.partial(_layer_norm, epsilon=config.layer_norm_eps)
         normed_BTD = norm(x_BTD, weights, "embed_norm")
         x_BTD = self._dropout(normed_BTD, key, -1)
-        # An encoder sees both ways, so that padding has to be a segment of its own.
-        segments_BT = is_real_BT.astype(jnp.int32)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             layer_weights, number = layer
@@ -341,14 +278,6 @@ class Roberta(nnx.Module):
         # Divided, so that a sum over inputs has the same mean with and without dropout.
         scaled = x / (1 - rate)
         return jnp.where(is_kept, scaled, 0).astype(x.dtype)
-
-
-def _outputs(fields: Fields) -> int:
-    """Return how many outputs a classifier has; as in transformers ``num_labels`` counts before the
-    names, or 2.
-    """
-    names = fields.read("id2label", dict[str, Any], {})
-    return fields.integer("num_labels", len(names) or 2)
 
 
 def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:

@@ -11,7 +11,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_json
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.model_folder import read_model_config
-from jaxmodpo.models.roberta import RobertaConfig
+from jaxmodpo.models.roberta_config import RobertaConfig
 
 _MISTRAL_7B = {
     "model_type": "mistral",

@@ -31,6 +31,7 @@ from jaxmodpo.models.completions import completion_logps
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.model_folder import save_model
 from jaxmodpo.models.parameters import Parameters, initialize
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.policy.mesh import make_mesh, row_shards
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.settings import TrainingConfig
@@ -123,7 +124,7 @@ class MaskedLanguageModelLoss:
     The draws come from the step's key, so that no epoch masks the same tokens.
     """
 
-    config: roberta.RobertaConfig
+    config: RobertaConfig
     mask_id: int
     first_word: int
 
@@ -272,7 +273,7 @@ def make_roberta(
     save(work, list(itertools.chain.from_iterable(texts)), special)
     tokenizer = load_tokenizer(work)
     settings = _roberta_settings(tokenizer, width, layers)
-    shape = roberta.RobertaConfig.from_mapping(settings, "sandbox", head="language_model")
+    shape = RobertaConfig.from_mapping(settings, "sandbox", head="language_model")
     text = RewardText(tokenizer, shape.max_length)
     rows = [text.example(post, reply) for post, reply in texts]
     # One length for all, so that the step is compiled once.

@@ -23,7 +23,8 @@ from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.hub import model_name
 from jaxmodpo.judging.judge import Request
 from jaxmodpo.models.model_folder import read_model_config
-from jaxmodpo.models.roberta import Roberta, RobertaConfig, load_roberta
+from jaxmodpo.models.roberta import Roberta, load_roberta
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.toxicity.scorers import LocalScorer, ScoreRows, named_scores
 
 Activation = Literal["sigmoid", "softmax"]

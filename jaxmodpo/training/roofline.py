@@ -25,8 +25,8 @@ from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, count
 from jaxmodpo.models.quantized import BaseDtype, is_projection, stored_table
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import RobertaConfig
 from jaxmodpo.models.roberta import parameter_table as encoder_table
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.policy.mesh import array_bytes, row_shards
 from jaxmodpo.training.hardware import Chip
 

@@ -41,9 +41,10 @@ def test_both_trainers_are_timed_in_turns_with_what_each_was_given(tmp_path: Pat
     printed = capsys.readouterr().out
     assert "| against TRL, defaults |" in printed and "1.00×" in printed
     record = json.loads((tmp_path / "reward.json").read_text())
-    ours, defaults, keeping = record["measured"]
+    ours, padded, defaults, keeping = record["measured"]
     assert {"jax", "torch", "trl"} <= record["machine"]["versions"].keys()
     assert ours["settings"]["remat"] == "none" and ours["peak_bytes"] > 0
+    assert padded["settings"]["batching"] == "padded"
     assert defaults["settings"]["gradient_checkpointing"]
     assert not keeping["settings"]["gradient_checkpointing"]
     assert {row["tokens"] for row in record["measured"]} == {ours["tokens"]}

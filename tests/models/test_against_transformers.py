@@ -21,7 +21,8 @@ from jaxmodpo.models.cached_attention import BLOCK  # noqa: E402
 from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder  # noqa: E402
 from jaxmodpo.models.lora import LoraConfig, adapter_table, average  # noqa: E402
 from jaxmodpo.models.parameters import initialize  # noqa: E402
-from jaxmodpo.models.roberta import RobertaConfig, load_roberta, save_roberta  # noqa: E402
+from jaxmodpo.models.roberta import load_roberta, save_roberta  # noqa: E402
+from jaxmodpo.models.roberta_config import RobertaConfig  # noqa: E402
 
 VOCABULARY = 99
 
@@ -288,7 +289,7 @@ def test_roberta_language_model_head_equals_transformers(tmp_path: Path):
     from jaxmodpo.models import roberta
     from jaxmodpo.models.loading import load_parameters
 
-    config = roberta.RobertaConfig.from_mapping(
+    config = RobertaConfig.from_mapping(
         json.loads((tmp_path / "config.json").read_text()), "", head="language_model"
     )
     parameters = load_parameters(tmp_path, roberta.parameter_table(config), np.float32)

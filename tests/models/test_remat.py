@@ -9,7 +9,8 @@ import pytest
 
 from jaxmodpo.models.parameters import initialize
 from jaxmodpo.models.remat import Remat
-from jaxmodpo.models.roberta import Roberta, RobertaConfig, parameter_table
+from jaxmodpo.models.roberta import Roberta, parameter_table
+from jaxmodpo.models.roberta_config import RobertaConfig
 
 
 @pytest.mark.slow(seconds=4)

@@ -10,7 +10,7 @@ import jax
 from jaxmodpo.models import roberta
 from jaxmodpo.models.model_folder import save_model
 from jaxmodpo.models.parameters import initialize
-from jaxmodpo.models.roberta import RobertaConfig
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.sandbox.models import save_tokenizer
 
 TEXTS = (
