@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import schemathesis
 from app_world import CODES, Browser, settings_of
+from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from schemathesis.core.result import Ok
 from starlette.testclient import TestClient
 
@@ -151,9 +154,13 @@ def test_many_wrong_links_are_slowed_down(store: Store):
 # --------------------------------------------------------------------------- administration
 
 
-def administrator(store: Store) -> TestClient:
+def administration(store: Store) -> FastAPI:
     limits = AdminSettings(SECRET, SECOND, "https://study.example.org", ("testserver",))
-    return TestClient(admin_application(store, limits))
+    return admin_application(store, limits)
+
+
+def administrator(store: Store) -> TestClient:
+    return TestClient(administration(store))
 
 
 def form_of(client: TestClient, **fields: Any) -> dict[str, Any]:
@@ -214,35 +221,107 @@ def test_leaving_out_and_rejecting_are_two_decisions_with_reasons(store: Store):
 # --------------------------------------------------------------------------- by description
 
 
-def test_no_request_that_the_description_allows_is_a_fault(store: Store):
+def routes_of(application: FastAPI) -> list[Any]:
+    """Return every route, as the application describes it."""
+    description = schemathesis.openapi.from_dict(application.openapi())
+    results = list(description.get_all_operations())
+    routes = [result.ok() for result in results if isinstance(result, Ok)]
+    assert len(routes) == len(results)
+    return routes
+
+
+FUZZ = settings(
+    max_examples=6,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def sent(client: TestClient, case: Any, token: str, fields: Mapping[str, str]) -> int:
+    """Send a request as it was drawn, with a form's token, and return the status.
+
+    Args:
+        client: who sends it.
+        case: what was drawn.
+        token: of the form; an empty one leaves what was drawn.
+        fields: what the form holds besides, in place of what was drawn.
+    """
+    body = None
+    if isinstance(case.body, dict):
+        body = {**case.body, **fields}
+        if token:
+            body["form_token"] = token
+    answer = client.request(case.method, case.formatted_path, params=case.query, data=body)
+    assert answer.status_code < 500, (case.method, case.formatted_path, body)
+    assert "Traceback" not in answer.text
+    return answer.status_code
+
+
+def test_no_request_to_raters_pages_that_the_description_allows_is_a_fault(store: Store):
     """Sends each route what its OpenAPI description allows, as nobody and as a rater."""
     browser, _ = at_first_item(store)
     application = rater_application(store, settings_of(codes=CODES))
     stranger = TestClient(application)
     token = browser.token()
-    description = schemathesis.openapi.from_dict(application.openapi())
-    results = list(description.get_all_operations())
-    routes = [result.ok() for result in results if isinstance(result, Ok)]
-    assert len(routes) == len(results)
+    routes = routes_of(application)
     assert len(routes) >= 15
     for route in routes:
 
-        @settings(
-            max_examples=6,
-            deadline=None,
-            database=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        )
+        @FUZZ
         @given(case=route.as_strategy())
         def send(case: Any) -> None:
-            body = dict(case.body) if isinstance(case.body, dict) else None
-            for client in (stranger, browser.client):
-                if body is not None and client is browser.client:
-                    body["form_token"] = token
-                answer = client.request(
-                    case.method, case.formatted_path, params=case.query, data=body
-                )
-                assert answer.status_code < 500, (case.method, case.formatted_path, body)
+            sent(stranger, case, "", {})
+            sent(browser.client, case, token, {})
 
         send()
+
+
+# What the administration's forms hold when they are sent as its pages send them.
+KNOWN_FORMS: list[dict[str, str]] = [
+    {},
+    {"decision": "exclude", "reason": "answers in two seconds"},
+    {"decision": "reject-undo"},
+    {"kind": ".parquet", "models": "tell", "unblinding_secret": SECOND},
+    {"kind": ".csv", "models": "blinded"},
+    {"secret": SECRET},
+]
+
+
+def test_no_request_to_the_administration_that_its_description_allows_is_a_fault(store: Store):
+    """Sends each route what its OpenAPI description allows, as nobody and as an administrator; also
+    about a rater who is there, and with forms that the pages send.
+    """
+    browser, pseudonym = at_first_item(store)
+    browser.answer("left")
+    routes = routes_of(administration(store))
+    assert len(routes) >= 9
+    for route in routes:
+        statuses = statuses_of(store, route, pseudonym)
+        assert statuses - {401, 403}, f"nothing behind {route.path} was reached"
+
+
+def statuses_of(store: Store, route: Any, pseudonym: str) -> set[int]:
+    """Send a route of the administration what was drawn; return what an administrator got."""
+    # Limits of wrong secrets are an application's own: of a new one they are whole.
+    stranger = administrator(store)
+    statuses: set[int] = set()
+
+    @FUZZ
+    @given(
+        case=route.as_strategy(), fields=st.sampled_from(KNOWN_FORMS), is_known_rater=st.booleans()
+    )
+    def send(case: Any, fields: dict[str, str], is_known_rater: bool) -> None:
+        admin = administrator(store)
+        admin.post("/sign-in", data={"secret": SECRET})
+        if is_known_rater and "pseudonym" in case.path_parameters:
+            case.path_parameters["pseudonym"] = pseudonym
+        refused = sent(stranger, case, "", fields)
+        if route.path not in ("/", "/sign-in"):
+            assert refused in (401, 422), route.path
+        token = str(form_of(admin)["form_token"])
+        statuses.add(sent(admin, case, token, fields))
+
+    send()
+    return statuses

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Path as InPath
 from fastapi.responses import Response
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -76,6 +77,7 @@ def context_of(request: Request) -> Context:
 
 
 Form = Annotated[Mapping[str, list[str]], Depends(read_form)]
+Pseudonym = Annotated[str, InPath(pattern=r"^R-[A-Z0-9]{8}$")]
 
 
 def session_of(request: Request) -> str:
@@ -211,7 +213,7 @@ def new_link(request: Request, session: SendingSession, form: Form) -> Response:
 @ROUTER.post(
     "/raters/{pseudonym}/decision", openapi_extra=form_description(decision=_TEXT, reason=_TEXT)
 )
-def decide(request: Request, session: SendingSession, form: Form, pseudonym: str) -> Response:
+def decide(request: Request, session: SendingSession, form: Form, pseudonym: Pseudonym) -> Response:
     """Leave a rater out of the analysis, reject a submission, or take either back."""
     context = context_of(request)
     rater = _rater(context, pseudonym)
@@ -227,7 +229,7 @@ def decide(request: Request, session: SendingSession, form: Form, pseudonym: str
 
 
 @ROUTER.post("/raters/{pseudonym}/revoke", openapi_extra=form_description())
-def revoke(request: Request, session: SendingSession, pseudonym: str) -> Response:
+def revoke(request: Request, session: SendingSession, pseudonym: Pseudonym) -> Response:
     """Let a rater's link lead nowhere."""
     context = context_of(request)
     context.store.raters.revoke(_rater(context, pseudonym))
