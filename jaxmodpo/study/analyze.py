@@ -130,7 +130,7 @@ def analyze(
     return HumanStudyResults(
         title=study.title,
         models=study.models,
-        questions=len(questions),
+        questions=len({item.question_id for item in questions}),
         raters=_rater_counts(annotations),
         criteria=criteria,
         judge_is_samples=fingerprint(config.outcomes) == study.evaluation_sha256,

@@ -22,14 +22,23 @@ from jaxmodpo.study.judged import read_judged
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A question with a reply of each of the two models, and what the judge said of them."""
+class ReplyPair:
+    """A reply of each of the two models to one question, and what the judge said of them."""
 
-    question_id: str
-    post: str
+    number: int
+    """of the models' replies, from 1"""
     reply_a: str
     reply_b: str
     outcomes: Mapping[str, Preferred]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A question with the replies that are shown of it."""
+
+    question_id: str
+    post: str
+    pairs: Sequence[ReplyPair]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Candidates:
 
     usable: Sequence[Candidate]
     identical: int
-    """questions whose two replies are the same text"""
+    """questions of which two replies that would be compared are the same text"""
     empty: int
     """questions with a reply that holds no text"""
     not_judged: int
@@ -46,14 +55,14 @@ class Candidates:
 
 
 def read_candidates(
-    folder: Path, models: Sequence[str], reply: int, stratify_by: Sequence[str]
+    folder: Path, models: Sequence[str], numbers: Sequence[int], stratify_by: Sequence[str]
 ) -> Candidates:
     """Read what an evaluation has of two models.
 
     Args:
         folder: of the evaluation.
         models: the two.
-        reply: which of the models' replies to each question, from 1.
+        numbers: which of the models' replies to each question, from 1.
         stratify_by: criteria by which each question must have an outcome.
 
     Raises:
@@ -64,40 +73,42 @@ def read_candidates(
     results = read_result(folder / RESULTS, EvaluationResults)
     _refuse_unknown(folder, "model", models, list(results.models))
     _refuse_unknown(folder, "criterion", stratify_by, results.criteria)
-    if reply > results.replies_per_question:
+    if max(numbers) > results.replies_per_question:
         raise UserError(
-            f"--reply {reply}: the models of {folder} have {results.replies_per_question} to each"
-            " question"
+            f"--replies {max(numbers)}: the models of {folder} have {results.replies_per_question}"
+            " to each question"
         )
     changed = changed_replies(run, models)
     if changed:
         raise UserError(changed)
     files = {model: Path(run.manifest.input_paths[f"{REPLIES}{model}"]) for model in models}
     questions, replies = read_replies(files, "common")
-    index_of_question = {question.question_id: index for index, question in enumerate(questions)}
     judged = read_judged(folder / OUTCOMES, models)
     usable: list[Candidate] = []
     identical = empty = not_judged = 0
-    for (question_id, number), outcomes in judged.items():
-        if number != reply:
+    for index, question in enumerate(questions):
+        pairs: list[ReplyPair] = []
+        for number in numbers:
+            outcomes = judged.get((question.question_id, number))
+            if outcomes is not None:
+                first, second = (replies[model][index][number - 1] for model in models)
+                pairs.append(ReplyPair(number, first.response_text, second.response_text, outcomes))
+        if not pairs:
+            # The judge was not asked about this question.
             continue
-        index = index_of_question[question_id]
-        candidate = Candidate(
-            question_id,
-            questions[index].question_text,
-            replies[models[0]][index][reply - 1].response_text,
-            replies[models[1]][index][reply - 1].response_text,
-            outcomes,
-        )
-        if not (candidate.reply_a.strip() and candidate.reply_b.strip()):
+        if any(not (pair.reply_a.strip() and pair.reply_b.strip()) for pair in pairs):
             empty += 1
-        elif candidate.reply_a == candidate.reply_b:
+        elif any(pair.reply_a == pair.reply_b for pair in pairs):
             identical += 1
-        elif any(criterion not in outcomes for criterion in stratify_by):
+        elif len(pairs) < len(numbers) or not _are_judged(pairs, stratify_by):
             not_judged += 1
         else:
-            usable.append(candidate)
+            usable.append(Candidate(question.question_id, question.question_text, pairs))
     return Candidates(usable, identical=identical, empty=empty, not_judged=not_judged)
+
+
+def _are_judged(pairs: Sequence[ReplyPair], criteria: Sequence[str]) -> bool:
+    return all(criterion in pair.outcomes for pair in pairs for criterion in criteria)
 
 
 def _evaluation(folder: Path) -> Run:

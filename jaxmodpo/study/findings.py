@@ -102,7 +102,7 @@ def findings_of(
     cells = human_choices.confusion_cells(table.majority, table.judge, 3)
     confusion = square_tables(cells.sum(axis=0)).astype(int)
     return CriterionFindings(
-        questions=int((counts.sum(axis=-1) > 0).sum()),
+        questions=len(set(table.question[counts.sum(axis=-1) > 0].tolist())),
         answers=int(counts.sum()),
         shares=_shares(table, resampling),
         fleiss=resampling(

@@ -65,8 +65,9 @@ class StudySampleConfig(Settings, help_group="selection"):
     """Folder for study.json. It says which model wrote which reply: keep it from raters."""
     questions: Count = 100
     """How many questions to pick."""
-    reply: Count = 1
-    """Which of the models' replies to each question is shown, from 1."""
+    replies: tuple[Count, ...] = (1,)
+    """Which of the models' replies to each question are compared, from 1. Several make as many
+    items of each question; intervals are over questions all the same."""
     stratify_by: tuple[str, ...] = ("safety", "overall")
     """Criteria whose outcomes, taken together, the sample has in the same shares as the full
     set."""
@@ -78,7 +79,7 @@ class StudySampleConfig(Settings, help_group="selection"):
     raters: Count = 6
     """How many raters the study has room for."""
     ratings_per_question: CountOrZero = 0
-    """How many raters see each question; 0 means all."""
+    """How many raters see each question, or each of its items; 0 means all."""
     recruitment: Recruitment = "personal-links"
     """How raters come: personal-links, each by a link of their own; prolific, through Prolific."""
     texts: Annotated[str, HelpGroup("text")] = "texts"
@@ -104,6 +105,8 @@ class StudySampleConfig(Settings, help_group="selection"):
                 f"--ratings-per-question {self.ratings_per_question} needs as many --raters, and"
                 f" there are {self.raters}"
             )
+        if not self.replies or len(set(self.replies)) < len(self.replies):
+            raise UserError("--replies needs a number at least, and each once")
         criteria = load_criteria(self.criteria, self.only)
         load_texts(self.texts, is_rehearsal=self.rehearsal)
         load_checks(self.checks, [criterion.name for criterion in criteria])
@@ -129,7 +132,9 @@ def study_sample(config: StudySampleConfig, phase: Phase) -> None:
         UserError: bad settings; an evaluation without the models or with changed replies; fewer
             usable questions than are to be picked.
     """
-    candidates = read_candidates(config.evaluation, config.models, config.reply, config.stratify_by)
+    candidates = read_candidates(
+        config.evaluation, config.models, config.replies, config.stratify_by
+    )
     _refuse_too_few(config, candidates)
     # The code is open, and so may the evaluation be: with a seed that can be guessed, or found by
     # trying all 2^32, anybody could compute the sides.
@@ -175,8 +180,10 @@ def _refuse_too_few(config: StudySampleConfig, candidates: Candidates) -> None:
 
 
 def _stratum(candidate: Candidate, criteria: Sequence[str]) -> tuple[str, ...]:
-    """Return what the judge said of a question by each of some criteria."""
-    return tuple(candidate.outcomes[criterion] for criterion in criteria)
+    """Return what the judge said of a question by each of some criteria, one pair of replies after
+    the other.
+    """
+    return tuple(pair.outcomes[criterion] for pair in candidate.pairs for criterion in criteria)
 
 
 # --------------------------------------------------------------------------- items
@@ -222,7 +229,8 @@ def _items(
     rng: np.random.Generator,
 ) -> list[StudyItem]:
     """Return practice items, questions and attention checks under opaque ids, in this order."""
-    ids = _item_ids(len(checks.training) + len(picked) + len(checks.attention), rng)
+    questions = [(candidate, pair) for candidate in picked for pair in candidate.pairs]
+    ids = _item_ids(len(checks.training) + len(questions) + len(checks.attention), rng)
     items: list[StudyItem] = []
     for practice in checks.training:
         items.append(
@@ -236,16 +244,16 @@ def _items(
                 explanation=practice.explanation,
             )
         )
-    for candidate in picked:
+    for candidate, pair in questions:
         items.append(
             StudyItem(
                 item_id=next(ids),
                 kind="question",
                 post=candidate.post,
-                reply_a=candidate.reply_a,
-                reply_b=candidate.reply_b,
+                reply_a=pair.reply_a,
+                reply_b=pair.reply_b,
                 question_id=candidate.question_id,
-                reply=config.reply,
+                reply=pair.number,
             )
         )
     for check in checks.attention:

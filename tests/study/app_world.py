@@ -21,7 +21,7 @@ ARRIVAL = "/prolific?PROLIFIC_PID={pid}&STUDY_ID=s1&SESSION_ID={session}"
 def write_study(folder: Path, **settings: Any) -> Path:
     """Write a study file of four questions, with checks and practice, and return its path."""
     texts = settings.pop("texts_of", lambda model, number: f"{model} writes to {number}")
-    evaluation = write_evaluation(folder, pattern(20), texts)
+    evaluation = write_evaluation(folder, pattern(20), texts, settings.pop("replies_of_each", 1))
     fields: dict[str, Any] = {"questions": 4, "raters": 3, "stratify_by": (), **settings}
     study_sample(sample_config(evaluation, **fields))
     return folder / "study" / "study.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,23 +46,27 @@ def write_evaluation(
     folder: Path,
     outcomes: Sequence[Outcome],
     texts: Any = lambda model, number: f"{model} writes to {number}",
+    replies: int = 1,
 ) -> Path:
-    """Write what ``evaluate`` leaves of two models; of each question the outcomes by criterion."""
+    """Write what ``evaluate`` leaves of two models; of each question the outcomes by criterion,
+    which all of its replies have.
+    """
     evaluation = folder / "evaluation"
     evaluation.mkdir(parents=True)
     names = {"modpo": "kind", "base": "plain"}
     inputs: dict[str, Path] = {}
     for model in MODELS:
-        responses = [
-            Response(f"q{number}", f"post {number}", "r0", texts(names[model], number))
-            for number in range(len(outcomes))
-        ]
+        responses: list[Response] = []
+        for number in range(len(outcomes)):
+            for reply in range(replies):
+                text = texts(names[model], number) + f", reply {reply + 1}" * (replies > 1)
+                responses.append(Response(f"q{number}", f"post {number}", f"r{reply}", text))
         inputs[f"responses.{model}"] = folder / f"{model}.csv"
         write_responses(inputs[f"responses.{model}"], responses)
     rows: list[dict[str, Any]] = []
     for column, criterion in enumerate(CRITERIA):
-        for number, of_question in enumerate(outcomes):
-            outcome = of_question[column]
+        for number, reply in itertools.product(range(len(outcomes)), range(1, replies + 1)):
+            outcome = outcomes[number][column]
             # The file's order of models is not the study's.
             rows.append(
                 {
@@ -69,7 +74,7 @@ def write_evaluation(
                     "a": "base",
                     "b": "modpo",
                     "question_id": f"q{number}",
-                    "reply": 1,
+                    "reply": reply,
                     "votes_a": 0,
                     "votes_b": 0,
                     "ties": 0,
@@ -92,6 +97,7 @@ def write_evaluation(
         criteria=CRITERIA,
         empty_replies=dict.fromkeys(MODELS, 0),
         cut_replies={},
+        replies_per_question=replies,
         questions=len(outcomes),
         questions_judged=len(outcomes),
         questions_judged_by_comparison=(),
