@@ -221,6 +221,8 @@ def _watch(watched: str, after: int, kind: signal.Signals) -> None:
         scoring = reward_model._score
         reward_model._score = watched_scoring  # type: ignore[assignment]
     else:
+        # The trainer compiles the step before it makes the first one.
+        watched_step.lower = step.lower  # type: ignore[attr-defined]
         trainer.train_step = watched_step  # type: ignore[assignment]
 
 

@@ -151,10 +151,15 @@ def fit_sampling(
         weight_bytes=weight_bytes,
         cache_bytes=cache_bytes,
         tokens_per_second=tokens,
-        collectives=tuple(by_depth(round_program)),
-        prefill_collectives=tuple(by_depth(prefill_program)),
+        collectives=_collectives(round_program),
+        prefill_collectives=_collectives(prefill_program),
         compile_seconds=round(round_memory.compile_seconds + prefill_memory.compile_seconds, 1),
     )
+
+
+def _collectives(program: Any) -> tuple[dict[str, int], ...]:
+    """Return what a compiled program sends; nothing of one that does not fit."""
+    return tuple(by_depth(program.as_text())) if program is not None else ()
 
 
 class _AbstractSampler:

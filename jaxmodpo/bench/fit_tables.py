@@ -9,7 +9,7 @@ from jaxmodpo.training.fit import GIB, Answer
 
 
 def compared(answers: Sequence[Answer]) -> str:
-    """Return a table of what a search found on each mesh."""
+    """Return a table of what a search found on each mesh, under each policy that it tried."""
     rows: list[list[str]] = []
     for answer in answers:
         # An answer that does not fit is of the smallest batch that was tried.
@@ -17,6 +17,7 @@ def compared(answers: Sequence[Answer]) -> str:
         rows.append(
             [
                 " ".join(map(str, answer.mesh)),
+                answer.remat or "",
                 batch_size,
                 f"{answer.peak_bytes / GIB:.2f}",
                 f"{answer.questions_per_second:.1f}",
@@ -24,7 +25,7 @@ def compared(answers: Sequence[Answer]) -> str:
             ]
         )
     return text_table(
-        ["mesh", "largest batch", "peak GiB", "questions/s at the roofline", "bound"], rows
+        ["mesh", "remat", "largest batch", "peak GiB", "questions/s at the roofline", "bound"], rows
     )
 
 
@@ -35,6 +36,8 @@ def described(answer: Answer, examples: int, epochs: int) -> str:
     data, fsdp, tensor = answer.mesh
     examples_per_update = answer.batch_size * answer.gradient_accumulation
     rows = [*_memory_rows(answer), *_work_rows(answer), *_time_rows(answer, examples, epochs)]
+    if answer.remat is not None:
+        rows.insert(0, ["remat", answer.remat])
     rows.append(["compiled here in", f"{answer.compile_seconds:.0f} s"])
     lines = [
         f"{answer.model}: {answer.method} step on {answer.topology}, {answer.chips} ×"

@@ -78,8 +78,9 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
     batchings: Annotated[tuple[Batching, ...], HelpGroup("computation")] = ("packed", "padded")
     """Layouts that are timed: packed puts several sequences into a row, padded one."""
     remat: Annotated[tuple[Remat, ...], HelpGroup("computation")] = ("none",)
-    """What the backward pass computes again to save memory: whole layers (full), everything but
-    matrix products (dots), or nothing (none). Each is timed."""
+    """What the backward pass computes again to save memory: nothing (none), everything but matrix
+    products (dots) or attention (attention), whole layers (full), or whole layers whose inputs lie
+    in the host's memory (offload). Each is timed."""
     attention: Annotated[Backend, HelpGroup("computation")] = "auto"
     """Implementation of attention; auto takes splash on TPUs and cuDNN on GPUs where they can, and
     XLA otherwise."""

@@ -194,7 +194,13 @@ class PolicyRun:
             policy, method, remat=config.remat, reference_in_step=reference_in_step
         )
         trained = train(
-            problem, batches, config, held_out_batches, self.session.on_evaluation, self.startup
+            problem,
+            batches,
+            config,
+            held_out_batches,
+            self.session.on_evaluation,
+            self.startup,
+            cache_dir=config.cache_dir,
         )
         self._save(trained.parameters)
         self.phase.finish(

@@ -33,19 +33,19 @@ from jaxmodpo.methods.validation import sentence, validate
 from jaxmodpo.models import flops
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
-from jaxmodpo.models.remat import Remat
+from jaxmodpo.models.remat import Remat, RematSetting
 from jaxmodpo.models.roberta import Roberta, parameter_table, save_roberta
 from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, on_host, open_together, start
 from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
-from jaxmodpo.ranges import Count, FractionBelowOne, NotNegative, Positive
+from jaxmodpo.ranges import Count, FractionBelowOne, Incidental, NotNegative, Positive
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results.reward import VALIDATION, Validation
 from jaxmodpo.results.versioned import plain, read_result, write_result
 from jaxmodpo.schema import Range, read_as
-from jaxmodpo.training.problem import Problem
+from jaxmodpo.training.problem import with_remat
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import TrainingConfig
 from jaxmodpo.training.startup import Startup
@@ -92,9 +92,10 @@ class RewardConfig(TrainingConfig, help_group="data"):
     """Most tokens of question and response together. A longer response loses its end."""
     dropout: Annotated[FractionBelowOne | None, HelpGroup("model")] = None
     """Dropout of hidden states and of the head. By default it is the model's own."""
-    remat: Annotated[Remat, HelpGroup("computation")] = "full"
-    """What the backward pass computes again to save memory. full: whole layers; dots: all but
-    matrix products, whose results are kept; none: nothing."""
+    remat: Annotated[Incidental[RematSetting], HelpGroup("computation")] = "auto"
+    """What the backward pass computes again to save memory. auto: as little as fits the devices;
+    none: nothing; dots: all but matrix products; attention: all but attention; full: whole layers;
+    offload: whole layers, whose inputs lie in the host's memory."""
     batching: Annotated[Batching, HelpGroup("computation")] = "padded"
     """How texts lie in a batch. padded: each in a row of its own; packed: end to end in rows, told
     apart by segment numbers, which leaves out the padding."""
@@ -185,10 +186,12 @@ def _train_model(
     text.cut.warn()
     with startup.part("batches"):
         batches, held_out_batches = _batches(config, data, shape, mesh)
-    loss = RewardLoss(
-        shape, config.remat, has_dropout=max(shape.dropout, shape.classifier_dropout) > 0
-    )
-    problem = Problem(loss, parameters, {}, mesh)
+    has_dropout = max(shape.dropout, shape.classifier_dropout) > 0
+
+    def loss_under(remat: Remat) -> RewardLoss:
+        return RewardLoss(shape, remat, has_dropout)
+
+    problem = with_remat(loss_under, config.remat, parameters, {}, mesh)
     trained = train(problem, batches, config, held_out_batches, session.on_evaluation, startup)
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:

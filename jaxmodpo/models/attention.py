@@ -25,9 +25,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.remat import KEPT_ATTENTION
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +107,7 @@ class Attention:
         if implementation == "cudnn" and mask is not None:
             _warn_of_mask_gradients(jax.__version_info__)
         # Key-value heads stay as they are: queries are grouped under them.
-        return jax.nn.dot_product_attention(
+        out_BTHC = jax.nn.dot_product_attention(
             q_BTHC,
             k_BTKC,
             v_BTKC,
@@ -114,6 +116,9 @@ class Attention:
             local_window_size=window_size,
             implementation=implementation,
         )
+        # XLA has no statistics to keep: scores are computed again for their gradient anyway. The
+        # kernels' results have names of their own, and would be kept twice under this one.
+        return checkpoint_name(out_BTHC, KEPT_ATTENTION) if implementation == "xla" else out_BTHC
 
     def choose(self, head_width: int, dtype: Any) -> Literal["xla", "cudnn", "splash"]:
         """Return the implementation for heads of this width and arrays of this type."""
@@ -269,6 +274,7 @@ def _splash_rows(
         block_sizes=sizes,
         head_shards=1,
         q_seq_shards=1,
+        residual_checkpoint_name=KEPT_ATTENTION,
         interpret=interpret,
     )
 

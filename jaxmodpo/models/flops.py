@@ -17,7 +17,7 @@ from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig
 from jaxmodpo.models.quantized import is_projection
-from jaxmodpo.models.remat import Remat
+from jaxmodpo.models.remat import Remat, recomputes_attention, recomputes_products
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.roberta_config import RobertaConfig
 
@@ -55,19 +55,38 @@ def training(
 
 
 def recomputed(config: DecoderConfig, lora: LoraConfig, lengths: np.ndarray, remat: Remat) -> float:
-    """Return the operations that the backward pass repeats: whole layers for ``full``, attention
-    for ``dots``.
+    """Return the operations that the backward pass repeats, by a kernel of attention that keeps no
+    scores: attention for ``dots``, products for ``attention``, both for ``full`` and ``offload``.
     """
-    if remat == "none":
-        return 0.0
-    base, adapter = per_token(config, lora)
-    if remat == "dots":
-        return attention(config, lengths)
-    # The unembedding is no part of a layer, and is never computed twice.
-    unembedding = 2.0 * config.hidden_size * config.vocab_size
-    layers = base - unembedding + adapter
-    tokens = float(np.sum(lengths))
-    return tokens * layers + attention(config, lengths)
+    total = 0.0
+    if recomputes_products(remat):
+        base, adapter = per_token(config, lora)
+        # The unembedding is no part of a layer, and is never computed twice.
+        unembedding = 2.0 * config.hidden_size * config.vocab_size
+        # No gradient needs what a layer computes last. The adapter's inner product is needed there.
+        outer = config.num_hidden_layers * 2.0 * config.hidden_size * config.intermediate_size
+        if "down_proj" in lora.targets:
+            outer += config.num_hidden_layers * 2.0 * lora.rank * config.hidden_size
+        tokens = float(np.sum(lengths))
+        total += tokens * (base - unembedding + adapter - outer)
+    if recomputes_attention(remat):
+        total += attention(config, lengths)
+    return total
+
+
+def encoder_recomputed(config: RobertaConfig, lengths: np.ndarray, remat: Remat) -> float:
+    """Return the operations that an encoder's backward pass repeats; see :func:`recomputed`.
+
+    An encoder norms what it adds up, and a norm's gradient needs all that went into it: nothing is
+    left out.
+    """
+    scores_and_mixtures = _encoder_attention(config, lengths)
+    total = 0.0
+    if recomputes_products(remat):
+        total += encoder_forward(config, lengths) - scores_and_mixtures
+    if recomputes_attention(remat):
+        total += scores_and_mixtures
+    return total
 
 
 def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
@@ -79,11 +98,15 @@ def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
     for spec in encoder_table(config).values():
         if is_projection(spec):
             weights += float(np.prod(spec.shape))
-    # Scores and mixtures: every token sees every other, so that no half is left out.
-    attention_per_square = 4.0 * config.num_hidden_layers * config.hidden_size
-    tokens = float(np.sum(sizes))
-    squares = float(np.sum(sizes**2))
-    return 2 * weights * tokens + attention_per_square * squares
+    return 2 * weights * float(np.sum(sizes)) + _encoder_attention(config, sizes)
+
+
+def _encoder_attention(config: RobertaConfig, lengths: np.ndarray) -> float:
+    """Return the forward operations of scores and mixtures: every token sees every other, so that
+    no half is left out.
+    """
+    squares = float(np.sum(np.asarray(lengths, np.float64) ** 2))
+    return 4.0 * config.num_hidden_layers * config.hidden_size * squares
 
 
 def encoder_token_cost(config: RobertaConfig, row_length: int) -> float:

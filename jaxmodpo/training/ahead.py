@@ -260,11 +260,11 @@ _SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, str]:
+def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, Any]:
     """Compile a lowered step; one that is too large for the memory is an answer and no error.
 
     Returns:
-        What the compiler says of memory, and the program's text; empty where it does not fit.
+        What the compiler says of memory, and the program; None where it does not fit.
     """
     try:
         program = lowered.compile()
@@ -285,7 +285,7 @@ def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, str]:
             seconds=seconds,
             complaint=complaint.split(". ")[0][:300],
         )
-        return refused, ""
+        return refused, None
     arguments = memory.argument_size_in_bytes
     temporary = memory.temp_size_in_bytes
     # Not every compiler says a peak. The sum is one that cannot be too low.
@@ -299,7 +299,7 @@ def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, str]:
         available=0,
         seconds=seconds,
     )
-    return compiled, program.as_text()
+    return compiled, program
 
 
 def _sizes_in(complaint: str) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from jax.sharding import Mesh
 
 from jaxmodpo.data.batches import Batches
+from jaxmodpo.models.remat import Remat
 from jaxmodpo.training.ahead import Compiled
 from jaxmodpo.training.hardware import Chip
 from jaxmodpo.training.roofline import Work
@@ -37,6 +38,7 @@ class Question:
         method: what the adapter is trained by.
         topology: of the chips.
         batch_size: questions in memory at a time.
+        remat: what the backward pass computes again; None of a step without one.
     """
 
     model: str
@@ -44,14 +46,16 @@ class Question:
     method: str
     topology: str
     batch_size: int
+    remat: Remat | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """What a step needs of a chip's memory, in bytes per chip.
 
     Attributes:
-        fits: whether the step compiles and its peak is within the chip's memory.
+        fits: whether the step compiles and its peak is within the chip's memory, or the share of it
+            that was asked for.
         argument_bytes: weights, adapter, moments and batch.
         temporary_bytes: what lives within the step.
         peak_bytes: the most at any moment.
@@ -69,7 +73,7 @@ class Memory:
     compile_seconds: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Pace:
     """What an update asks of one chip, and how long it and the whole experiment take at best.
 
@@ -140,6 +144,7 @@ def answer_of(
     mesh: Mesh,
     chip: Chip | None,
     advice: tuple[str, ...],
+    share: float = 1.0,
 ) -> Answer:
     """Hold a compiled step against a chip.
 
@@ -152,8 +157,9 @@ def answer_of(
         mesh: the chips.
         chip: their data sheet; None for an unknown one.
         advice: what to try where it does not fit.
+        share: of a chip's memory that the step may need.
     """
-    memory = memory_of(compiled, chip)
+    memory = memory_of(compiled, chip, share)
     pace = pace_of(work, scoring_work, batches, chip)
     data, fsdp, tensor = (int(size) for size in mesh.shape.values())
     return Answer(
@@ -171,10 +177,10 @@ def answer_of(
     )
 
 
-def memory_of(compiled: Compiled, chip: Chip | None) -> Memory:
-    """Hold a compiled step's memory against a chip's."""
+def memory_of(compiled: Compiled, chip: Chip | None, share: float = 1.0) -> Memory:
+    """Hold a compiled step's memory against a share of a chip's."""
     hbm = int(chip.hbm_gib * GIB) if chip else None
-    fits = compiled.fits and (hbm is None or compiled.peak <= hbm)
+    fits = compiled.fits and (hbm is None or compiled.peak <= share * hbm)
     # The compiler's own number is lower than the data sheet's, by what the runtime takes.
     available = compiled.available or hbm
     return Memory(

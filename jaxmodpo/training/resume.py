@@ -9,6 +9,7 @@ nothing is drawn from a generator that runs along.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from jaxmodpo.policy.mesh import put
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.evaluation import Evaluations
 from jaxmodpo.training.problem import Problem
+from jaxmodpo.training.recomputation import Choice
 from jaxmodpo.training.step import OptimizerSettings, TrainState, initial_state
 
 
@@ -34,12 +36,15 @@ class RunState:
         key: of the run's dropout.
         evaluations: how they went so far.
         done: updates made so far.
+        choice: of what the backward pass computes again; None where there is nothing to choose, or
+            nothing is chosen yet.
     """
 
     state: TrainState
     key: jax.Array
     evaluations: Evaluations
     done: int = 0
+    choice: Choice | None = None
 
     def save(self, checkpoints: Checkpoints, batches: Batches, score: float | None) -> None:
         """Begin to write a checkpoint; one with a score is kept until a better one comes."""
@@ -48,6 +53,7 @@ class RunState:
             "batches": batches.state,
             "evaluations": vars(self.evaluations).copy(),
             "random": key_data.tolist(),
+            "recomputation": None if self.choice is None else dataclasses.asdict(self.choice),
         }
         checkpoints.save(self.done, self.state, values, score)
 
@@ -76,7 +82,10 @@ def begin_or_resume(
     # The key is read and not made of the seed again: another version of JAX may make another one.
     key_data = put(np.asarray(values["random"], np.uint32), everywhere)
     key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(key_data)
-    return RunState(state, key, Evaluations(**values["evaluations"]), done)
+    # Checkpoints of earlier versions have no such entry.
+    recorded = values.get("recomputation")
+    choice = None if recorded is None else Choice(**recorded)
+    return RunState(state, key, Evaluations(**values["evaluations"]), done, choice)
 
 
 def _on_mesh(parameters: Parameters, everywhere: NamedSharding) -> Parameters:

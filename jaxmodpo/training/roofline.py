@@ -24,7 +24,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import Table, count
 from jaxmodpo.models.quantized import BaseDtype, is_projection, stored_table
-from jaxmodpo.models.remat import Remat
+from jaxmodpo.models.remat import Remat, recomputes_products
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.policy.mesh import array_bytes, row_shards
@@ -81,8 +81,9 @@ def policy_training(
     stored = stored_table(table, base_dtype)
     # How often each layer is gone through: forward, forward again where it is recomputed, backward,
     # and once more where the reference is computed in the step. Weights come from memory and from
-    # the other chips each time.
-    forward_passes = 2 if remat == "full" else 1
+    # the other chips each time. What goes to the host's memory is not counted: no data sheet of a
+    # chip says how fast.
+    forward_passes = 1 + recomputes_products(remat)
     passes = batches.accumulation * (forward_passes + 1 + reference_in_step)
     positions = batches.accumulation * batches.shape.rows * batches.shape.length
     adapter = adapter_table(table, lora)
@@ -127,12 +128,13 @@ def scoring(
 def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, remat: Remat) -> Work:
     """Return an average update's work of training a reward model, all of whose weights change."""
     table = encoder_table(config)
-    filled_flops = flops.encoder_forward(config, _filled(batches))
+    filled = _filled(batches)
+    filled_flops = flops.encoder_forward(config, filled)
     useful_flops = flops.encoder_forward(config, batches.examples.lengths)
     positions = batches.accumulation * batches.shape.rows * batches.shape.length
     weight_bytes = 4.0 * count(table) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
     product_bytes = 4 * _product_widths(table) / row_shards(mesh) / mesh.shape["tensor"]
-    again = remat == "full"
+    again = recomputes_products(remat)
     reduced = _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4)
     optimizer_bytes = weight_bytes * (2 * batches.accumulation + 6)
     gradient_bytes = 2 * weight_bytes * (mesh.shape["data"] > 1)
@@ -140,7 +142,7 @@ def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, rema
     # pass: for the inputs' gradients, and for the weights'.
     return Work(
         useful=3 * useful_flops / batches.steps_per_epoch,
-        executed=(3 + again) * filled_flops,
+        executed=3 * filled_flops + flops.encoder_recomputed(config, filled, remat),
         memory=(2 + again) * batches.accumulation * _whole_weights(table, mesh, 4)
         + positions * product_bytes * (4 + again)
         + optimizer_bytes,

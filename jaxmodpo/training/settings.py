@@ -25,7 +25,7 @@ from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.models.attention import Backend
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
 from jaxmodpo.models.quantized import BaseDtype
-from jaxmodpo.models.remat import Remat
+from jaxmodpo.models.remat import RematSetting
 from jaxmodpo.policy.distributed import DeviceConfig
 from jaxmodpo.ranges import (
     Count,
@@ -192,9 +192,10 @@ class ComputationOptions(Settings, help_group="computation"):
     attention: Backend = "auto"
     """Implementation of attention. auto takes splash on TPUs and cuDNN on GPUs where they can do
     it, and XLA otherwise."""
-    remat: Remat = "full"
-    """What the backward pass computes again to save memory. full: whole layers; dots: all but
-    matrix products, whose results are kept; none: nothing."""
+    remat: Incidental[RematSetting] = "auto"
+    """What the backward pass computes again to save memory. auto: as little as fits the devices;
+    none: nothing; dots: all but matrix products; attention: all but attention; full: whole layers;
+    offload: whole layers, whose inputs lie in the host's memory."""
     batching: Batching = "packed"
     """How sequences lie in a batch. packed: end to end in rows, told apart by segment numbers;
     padded: each in a row of its own."""
@@ -203,7 +204,8 @@ class ComputationOptions(Settings, help_group="computation"):
     kept on disk; in_step: in every step."""
     cache_dir: Incidental[Path | None] = None
     """Folder that keeps tokens, reference log-probabilities, margins and, on TPUs and GPUs,
-    compiled programs. By default it is $JAXMODPO_CACHE or ~/.cache/jaxmodpo."""
+    compiled programs and which --remat fits. By default it is $JAXMODPO_CACHE or
+    ~/.cache/jaxmodpo."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ From Python, on a policy and batches in memory::
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,11 +32,12 @@ from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.evaluation import OnEvaluation, evaluate, score
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.profiling import Profile
+from jaxmodpo.training.recomputation import choose
 from jaxmodpo.training.resume import begin_or_resume
 from jaxmodpo.training.schedule import learning_rates, updates_between_evaluations
 from jaxmodpo.training.settings import LoopSettings
 from jaxmodpo.training.startup import Startup
-from jaxmodpo.training.step import OptimizerSettings, as_numbers, train_step
+from jaxmodpo.training.step import Loss, OptimizerSettings, as_numbers, train_step
 from jaxmodpo.training.throughput import Throughput
 from jaxmodpo.training.tracking import Tracking
 
@@ -49,7 +52,8 @@ class Trained:
         parameters: the best by evaluation, or the last where nothing was held out; placed on the
             mesh.
         report: figures for the manifest: updates done and skipped, the best evaluation and its
-            update, and what the time to the first update went into.
+            update, what the backward pass computed again, and what the time to the first update
+            went into.
     """
 
     parameters: Parameters
@@ -63,6 +67,8 @@ def train(
     held_out: Batches | None = None,
     on_evaluation: OnEvaluation | None = None,
     startup: Startup | None = None,
+    *,
+    cache_dir: Path | None = None,
 ) -> Trained:
     """Minimize a loss over a data set, from the last checkpoint in ``settings.output_dir`` if there
     is one.
@@ -78,6 +84,7 @@ def train(
         on_evaluation: called after each evaluation, in every process; what it raises ends the run.
         startup: counts since the run's beginning, and ends with the first update; by default it
             begins here.
+        cache_dir: keeps what is chosen to be computed again; None for the default one.
 
     Raises:
         UserError: too many updates in a row were not finite; a checkpoint cannot be written; the
@@ -89,6 +96,8 @@ def train(
         with startup.part("initial state"):
             run = _Run(problem, batches, settings, held_out, on_evaluation, checkpoints, startup)
         run.log_start()
+        with startup.part("first update"):
+            run.choose_recomputation(cache_dir)
         run.go(Throughput(batches, problem.flops, problem.mesh))
         return run.result()
 
@@ -155,6 +164,32 @@ class _Run:
             100 * self._batches.waste,
         )
 
+    def choose_recomputation(self, cache_dir: Path | None) -> None:
+        """Choose what the backward pass computes again, where that is left to the trainer.
+
+        Raises:
+            UserError: no choice makes the step fit.
+        """
+        problem = self._problem
+        if problem.loss_under is None:
+            return
+        if not self._has_ended:
+            arguments = self._arguments(self._batches.at(self.now.done))
+
+            def lower(loss: Loss) -> Any:
+                return train_step.lower(*arguments, loss=loss, optimizer=self._optimizer)
+
+            self.now.choice = choose(
+                problem.loss_under,
+                lower,
+                (arguments, self._optimizer),
+                problem.mesh,
+                cache_dir,
+                self.now.choice,
+            )
+        if self.now.choice is not None:
+            self._problem = problem.under(self.now.choice.policy)
+
     def go(self, throughput: Throughput) -> None:
         """Make updates until all are done or no better evaluation comes.
 
@@ -212,6 +247,8 @@ class _Run:
         evaluations = self.now.evaluations
         skipped = int(np.asarray(state.skipped.addressable_data(0)))
         report: dict[str, Any] = {"updates": self.now.done, "skipped_updates": skipped}
+        if self._problem.remat is not None:
+            report["remat"] = self._problem.remat
         if self._startup.has_ended:
             report["startup_seconds"] = dict(self._startup.seconds)
         if evaluations.best_values is not None:
@@ -228,20 +265,23 @@ class _Run:
         JAX hands the work to the devices and returns at once, so that the host makes the next batch
         while they compute. It lasts as long as nobody looks at a number.
         """
-        problem = self._problem
-        batch = place_batch(problem.mesh, next(self._batches), self._batches.by_rows)
+        arguments = self._arguments(next(self._batches))
         self.now.state, metrics = train_step(
-            self.now.state,
-            problem.frozen,
-            batch,
-            self.now.key,
-            np.int32(self.now.done),
-            np.float32(self._rates[self.now.done]),
-            loss=problem.loss,
-            optimizer=self._optimizer,
+            *arguments, loss=self._problem.loss, optimizer=self._optimizer
         )
         self.now.done += 1
         return metrics
+
+    def _arguments(self, batch: Mapping[str, np.ndarray]) -> tuple[Any, ...]:
+        """Return what the next update is a function of, besides the loss and the optimizer."""
+        return (
+            self.now.state,
+            self._problem.frozen,
+            place_batch(self._problem.mesh, batch, self._batches.by_rows),
+            self.now.key,
+            np.int32(self.now.done),
+            np.float32(self._rates[self.now.done]),
+        )
 
     def _log(
         self,

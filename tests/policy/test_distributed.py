@@ -82,7 +82,7 @@ def settings(world, tmp_path_factory) -> MODPOConfig:
         lora_rank=4,
         lora_alpha=8.0,
         learning_rate=1e-4,
-        remat="none",
+        remat="auto",
         batch_size=8,
         gradient_accumulation=1,
         epochs=4,

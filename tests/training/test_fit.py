@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxmodpo.bench import fit as bench_fit
+from jaxmodpo.bench import fit_search, fit_step
 from jaxmodpo.bench.fit import FitConfig, fit
 from jaxmodpo.bench.logps import matmul_flops
 from jaxmodpo.data.batches import Batches
@@ -288,16 +289,18 @@ def test_the_search_finds_the_largest_batch_that_fits(capsys, tiny, monkeypatch,
     chip = dataclasses.replace(chips()[0], hbm_gib=room)
     sizes = []
 
-    def pretended(config, made, mesh):
+    def pretended(config, made, mesh, remat):
         sizes.append(config.batch_size)
         peak = int((1 + config.batch_size / 4 + (config.batch_size > 40)) * 2**30)
         work, before = scoring(CONFIG, LORA, made, mesh, base_dtype="bfloat16"), None
         return Compiled(peak <= room * 2**30, 1, 1, peak, 0, 0.0), work, before
 
-    monkeypatch.setattr(bench_fit, "_compiled_step", pretended)
-    monkeypatch.setattr(bench_fit, "chip_of", lambda kind: chip)
+    monkeypatch.setattr(fit_step, "_compiled_step", pretended)
+    monkeypatch.setattr(fit_step, "chip_of", lambda kind: chip)
+    monkeypatch.setattr(fit_search, "chip_of", lambda kind: chip)
     monkeypatch.setattr(bench_fit, "topology_devices", lambda *_: jax.devices())
-    fit(FitConfig(model=tiny, length=64, lora_rank=4, search=True, json=True, examples=200))
+    shape = {"model": tiny, "length": 64, "lora_rank": 4, "examples": 200}
+    fit(FitConfig(search=True, json=True, remat="full", **shape))
     found = json.loads(capsys.readouterr().out)
     assert found["batch_size"] == {7: 24, 18: 64, 1000: 200}[room] and found["fits"]
     assert len(sizes) == len(set(sizes)) < 8
