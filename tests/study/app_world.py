@@ -74,7 +74,8 @@ class Browser:
 
     def answer(self, side: str = "left", action: str = "next") -> None:
         """Answer every criterion of the item that is open alike."""
-        fields = {f"criterion-{number}": side for number in range(1, len(CRITERIA) + 1)}
+        names = re.findall(r'name="(criterion-\d+)"', self.page.text)
+        fields = dict.fromkeys(names, side)
         self.post(self.path, action=action, **fields)
 
     def rate_all(self, store: Store, pseudonym: str, *, fail_checks: bool = False) -> None:

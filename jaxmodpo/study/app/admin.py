@@ -131,7 +131,7 @@ def admin_application(store: Store, settings: AdminSettings) -> FastAPI:
     application.state.context = Context(store, settings)
     application.include_router(static_router())
     application.include_router(ROUTER)
-    add_error_pages(application, template="admin_sorry.html")
+    add_error_pages(application, "admin_sorry.html", study=store.study.title)
     return application
 
 
@@ -150,7 +150,9 @@ def overview(request: Request) -> Response:
     session = session_of(request)
     if not session:
         return _page("admin_sign_in.html", "", context.store, wrong=False)
-    return _page("admin.html", session, context.store, figures=figures_of(context.store))
+    quota = context.store.raters.places.quota.in_all
+    figures = figures_of(context.store)
+    return _page("admin.html", session, context.store, figures=figures, quota=quota)
 
 
 @ROUTER.post("/sign-in", openapi_extra=form_description(secret=_TEXT))

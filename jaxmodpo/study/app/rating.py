@@ -136,6 +136,7 @@ def feedback(request: Request, visitor: KnownVisitor, position: Position) -> Res
         item=context.view.shown(visitor.rater, position),
         compared=compared,
         explanation=explanation,
+        count=len(context.store.study.criteria),
         following=_following(context, visitor.rater, position),
     )
 

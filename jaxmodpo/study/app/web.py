@@ -204,7 +204,13 @@ def rater_application(store: Store, settings: WebSettings) -> FastAPI:
     application.include_router(static_router())
     application.include_router(arriving.ROUTER)
     application.include_router(rating.ROUTER)
-    add_error_pages(application)
+    add_error_pages(
+        application,
+        "sorry.html",
+        study=store.study.title,
+        resources=settings.resources,
+        is_taking_part=False,
+    )
     return application
 
 
@@ -230,11 +236,17 @@ def static_router() -> APIRouter:
     return router
 
 
-def add_error_pages(application: FastAPI, *, template: str = "sorry.html") -> None:
-    """Answer every trouble by a page with a sentence, and tell nothing of the inside."""
+def add_error_pages(application: FastAPI, template: str, **values: Any) -> None:
+    """Answer every trouble by a page with a sentence, and tell nothing of the inside.
+
+    Args:
+        application: where.
+        template: of the page.
+        values: what it shows besides the sentence.
+    """
 
     def sorry(status: int, sentence: str) -> HTMLResponse:
-        return page(template, status, sentence=sentence)
+        return page(template, status, sentence=sentence, form_token="", **values)
 
     @application.exception_handler(Refused)
     def refused(request: Request, error: Refused) -> Response:
