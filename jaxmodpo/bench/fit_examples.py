@@ -5,7 +5,7 @@ its method compares.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jax.sharding import Mesh
@@ -19,7 +19,7 @@ from jaxmodpo.data.reference_lengths import (
     reference_examples,
 )
 from jaxmodpo.models import flops
-from jaxmodpo.models.shapes import decoder_shape
+from jaxmodpo.models.shapes import decoder_shape, encoder_shape
 from jaxmodpo.policy.mesh import row_shards
 
 if TYPE_CHECKING:
@@ -44,21 +44,20 @@ def batches_of(config: FitConfig, mesh: Mesh) -> Batches:
     if config.method == "modpo":
         margins = (config.examples, len(comparisons), config.objectives - 1)
         fields["reward_margins"] = np.zeros(margins, np.float32)
-    settings: dict[str, Any] = {}
     if config.step == "reward":
-        # Reward models train on padded rows, and have no reference.
+        # Reward models have no reference.
         fields = {}
-        settings["batching"] = "padded"
+        cost = functools.partial(flops.encoder_token_cost, encoder_shape(config.model))
     else:
-        settings["batching"] = config.batching
-        settings["cost"] = functools.partial(flops.token_cost, decoder_shape(config.model))
+        cost = functools.partial(flops.token_cost, decoder_shape(config.model))
     return Batches(
         examples.with_fields(**fields),
         batch_size=config.batch_size,
         accumulation=1 if config.step == "score" else config.gradient_accumulation,
         epochs=1 if config.step == "score" else config.epochs,
         row_shards=row_shards(mesh),
-        **settings,
+        batching=config.batching,
+        cost=cost,
     )
 
 

@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates, epoch_order
-from jaxmodpo.data.packing import ROW_COUNTS, Packing, pack
+from jaxmodpo.data.packing import ROW_COUNTS, SEQUENCES_OF_ROW, Packing, pack
 from jaxmodpo.progress import Progress
 
 Batching = Literal["packed", "padded"]
@@ -37,11 +37,14 @@ Batching = Literal["packed", "padded"]
 PACKED_ARRAYS = ("tokens", "segments", "positions", "completions")
 """arrays of packed batches, ``[microbatches, rows, tokens]``"""
 
-ROW_ARRAYS = (*PACKED_ARRAYS, "prompt_lengths", "lengths")
+ROW_ARRAYS = (*PACKED_ARRAYS, "prompt_lengths", "lengths", "sequence_numbers")
 """arrays of packed or padded batches whose second axis is rows; that of the others is examples"""
 
-SCORED_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers")
-"""what scoring needs of a batch, packed or padded; all else are the examples' own fields"""
+LAYOUT_ARRAYS = (*ROW_ARRAYS, "places", "segment_numbers")
+"""arrays that say which sequence lies where; all else are the examples' own fields"""
+
+SCORED_ARRAYS = tuple(name for name in LAYOUT_ARRAYS if name != "sequence_numbers")
+"""what scoring needs of a batch, packed or padded: nothing by which dropout is drawn"""
 
 WINDOW = 64
 """updates among which examples are exchanged to even out the number of tokens"""
@@ -77,6 +80,10 @@ class Batches:
     padding), ``positions`` and ``completions`` (the segment's number where a token is to be
     learned, 0 elsewhere), all ``[m, R, L]`` int32, and ``segment_numbers`` ``[m, K]``, from 1; a
     place is row × K + segment − 1.
+
+    ``sequence_numbers`` ``[m, R, K]``, K = 1 for padded ones, has the number in the data set of the
+    sequence that lies there: example × S + sequence. Dropout is drawn by it, so that no layout and
+    no mesh drops other values than another.
 
     Args:
         examples: the data set.
@@ -229,14 +236,18 @@ class Batches:
 
     def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
         """Pack every microbatch of the run."""
-        sequences = self.examples.lengths.shape[1]
         is_filled = self._members[..., None] >= 0
         sizes = np.where(is_filled, self.examples.lengths[self._members], 0)
         # More rows than sequences are never needed; fewer make rows longer and attention dearer.
-        largest_row_count = max(row_shards, self._batch_size * sequences)
+        most_sequences = self._most_sequences()
+        largest_row_count = -(-most_sequences // row_shards) * row_shards
+        row_counts = {row_shards * multiple for multiple in ROW_COUNTS}
+        # Where lengths are about equal, rows of exactly two, three and so on are the fullest.
+        for sequences_of_row in SEQUENCES_OF_ROW:
+            rows = -(-most_sequences // sequences_of_row)
+            row_counts.add(-(-rows // row_shards) * row_shards)
         # Only multiples of the devices: each of them has as many rows as any other.
-        possible_counts = [row_shards * multiple for multiple in ROW_COUNTS]
-        row_counts = [count for count in possible_counts if count <= largest_row_count]
+        row_counts = sorted(count for count in row_counts if count <= largest_row_count)
         return pack(sizes.reshape(self.steps * self.accumulation, -1), row_counts, cost)
 
     # ------------------------------------------------------------------ the arrays
@@ -274,6 +285,7 @@ class Batches:
             "tokens": examples.tokens[example_of, sequence_of],
             "prompt_lengths": examples.prompt_lengths[example_of, sequence_of],
             "lengths": examples.lengths[example_of, sequence_of],
+            "sequence_numbers": self._numbers(example_of, sequence_of)[..., None],
             "places": row_of_sequence,
         }
 
@@ -285,6 +297,7 @@ class Batches:
         rows_shape = (microbatches, shape.rows, shape.length)
         arrays = {name: np.zeros(rows_shape, np.int32) for name in PACKED_ARRAYS}
         sum_numbers = np.zeros((microbatches, examples, sequences), np.int32)
+        sequence_numbers = np.zeros((microbatches, shape.rows, shape.segments), np.int32)
         for microbatch, member, sequence in np.ndindex(sum_numbers.shape):
             example = int(members[microbatch, member])
             if example < 0 or self.examples.lengths[example, sequence] == 0:
@@ -298,12 +311,18 @@ class Batches:
             self._lay(rows, int(self._packing.start[packed]), segment, example, sequence)
             # Where the loss finds the sequence's sum among those of all rows and segments.
             sum_numbers[microbatch, member, sequence] = row * shape.segments + segment - 1
+            sequence_numbers[microbatch, row, segment - 1] = self._numbers(example, sequence)
         numbers = np.arange(1, shape.segments + 1, dtype=np.int32)
         return {
             **arrays,
+            "sequence_numbers": sequence_numbers,
             "places": sum_numbers,
             "segment_numbers": np.tile(numbers, (microbatches, 1)),
         }
+
+    def _numbers(self, example: Any, sequence: Any) -> Any:
+        """Return the numbers of sequences in the data set."""
+        return np.asarray(example * self.examples.lengths.shape[1] + sequence, np.int32)
 
     def _lay(
         self, row: dict[str, np.ndarray], start: int, segment: int, example: int, sequence: int

@@ -38,6 +38,9 @@ RESTARTS = 8
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """numbers of rows that are tried, as multiples of the devices that share them"""
 
+SEQUENCES_OF_ROW = (1, 2, 3, 4, 5, 6, 8)
+"""numbers of sequences in a row for which the number of rows is tried, too"""
+
 
 @dataclass(frozen=True)
 class Packing:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
-from jaxmodpo.data.batches import Batches, Batching
+from jaxmodpo.data.batches import Batches, Batching, describe
 from jaxmodpo.data.replies import reward_rankings
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
@@ -96,9 +97,9 @@ class RewardConfig(TrainingConfig, help_group="data"):
     """What the backward pass computes again to save memory. auto: as little as fits the devices;
     none: nothing; dots: all but matrix products; attention: all but attention; full: whole layers;
     offload: whole layers, whose inputs lie in the host's memory."""
-    batching: Annotated[Batching, HelpGroup("computation")] = "padded"
-    """How texts lie in a batch. padded: each in a row of its own; packed: end to end in rows, told
-    apart by segment numbers, which leaves out the padding."""
+    batching: Annotated[Batching, HelpGroup("computation")] = "packed"
+    """How texts lie in a batch. packed: end to end in rows, told apart by segment numbers; padded:
+    each in a row of its own."""
 
     def check(self) -> None:
         super().check()
@@ -191,7 +192,8 @@ def _train_model(
     def loss_under(remat: Remat) -> RewardLoss:
         return RewardLoss(shape, remat, has_dropout)
 
-    problem = with_remat(loss_under, config.remat, parameters, {}, mesh)
+    count_flops = functools.partial(_training_flops, shape)
+    problem = with_remat(loss_under, config.remat, parameters, {}, mesh, count_flops)
     trained = train(problem, batches, config, held_out_batches, session.on_evaluation, startup)
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:
@@ -213,6 +215,7 @@ def _train_model(
         held_out_examples=len(data.held_out),
         all_tied_rankings_left_out=all_tied,
         **data.left_out.as_dict(),
+        **describe(batches),
         **trained.report,
         **results,
         **text.cut.as_dict(),
@@ -226,6 +229,13 @@ def _placed(model: Roberta, shape: RobertaConfig, mesh: Mesh) -> Parameters:
         name: put(variable[...], shardings_by_name[name])
         for name, variable in model.parameters.items()
     }
+
+
+def _training_flops(shape: RobertaConfig, lengths: np.ndarray) -> float:
+    """Return the operations of an update: a backward pass through weights that learn takes twice
+    those of the forward pass.
+    """
+    return 3 * flops.encoder_forward(shape, lengths)
 
 
 def _trained_shape(config: RewardConfig, shape: RobertaConfig) -> RobertaConfig:

@@ -18,13 +18,15 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from jaxmodpo.data.batches import Batches, score_in_batches
+from jaxmodpo.data.batches import SCORED_ARRAYS, Batches, score_in_batches
 from jaxmodpo.data.examples import Examples, check_tokens
 from jaxmodpo.data.replies import reward_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
+from jaxmodpo.models import flops
+from jaxmodpo.models.completions import token_sequences
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
@@ -85,20 +87,16 @@ def _rewards(
     dropout_key: Array | None,
     remat: Remat = "none",
 ) -> Array:
-    """Return the rewards ``[P, S]`` of the examples of a batch, padded or packed."""
-    # The encoder knows sequences and no examples.
+    """Return the rewards ``[P, S]`` of a batch's examples, packed or padded."""
+    # The encoder knows rows and their texts, and no examples.
     model = Roberta(config, parameters)
     if "segments" in batch:
-        rewards = model.packed_rewards(
-            batch["tokens"],
-            batch["segments"],
-            batch["positions"],
-            batch["segment_numbers"],
-            dropout_key,
-            remat,
-        ).reshape(-1)
+        outputs = model.packed(batch, dropout_key, remat, token_sequences(batch))
+        rewards = outputs[..., 0].reshape(-1)
     else:
-        rewards = model.rewards(batch["tokens"], batch["lengths"], dropout_key, remat)
+        rewards = model.rewards(
+            batch["tokens"], batch["lengths"], dropout_key, remat, batch.get("sequence_numbers")
+        )
     return rewards[batch["places"]]
 
 
@@ -126,10 +124,17 @@ def score(
         mesh: devices among which rows are shared out; None for one device.
     """
     check_tokens(int(examples.tokens.max()), config.vocab_size)
-    batches = Batches(examples, batch_size=rows, row_shards=row_shards(mesh) if mesh else 1)
+    batches = Batches(
+        examples,
+        batch_size=rows,
+        batching="packed",
+        row_shards=row_shards(mesh) if mesh else 1,
+        cost=functools.partial(flops.encoder_token_cost, config),
+    )
 
     def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
-        arrays = {name: batch[name] for name in ("tokens", "lengths", "places")}
+        # Which replies are compared would be another argument, and so another compilation.
+        arrays = {name: array for name, array in batch.items() if name in SCORED_ARRAYS}
         placed = place_batch(mesh, arrays, batches.by_rows) if mesh else arrays
         microbatch = {name: array[0] for name, array in placed.items()}
         rewards = np.asarray(_score(parameters, microbatch, config=config))[None]
@@ -191,6 +196,7 @@ def rewards_of_pairs(
         "model": fingerprint(folder),
         "examples": examples_digest(examples),
         "rows": batch_size,
+        "batching": "packed",
         "mesh": [int(size) for size in mesh.shape.values()] if mesh else [1, 1, 1],
     }
     rewards = cached(

@@ -57,7 +57,13 @@ def _padded_completion_logps(
     chunk: int | None,
 ) -> tuple[Array, Array]:
     """Score a batch whose ``tokens`` ``[R, T]`` hold one sequence a row."""
-    logps = model.token_logps(batch["tokens"], dropout_key, remat=remat, chunk=chunk)
+    logps = model.token_logps(
+        batch["tokens"],
+        dropout_key,
+        remat=remat,
+        chunk=chunk,
+        sequences_BT=batch.get("sequence_numbers"),
+    )
     positions = jnp.arange(logps.shape[1])
     after_prompt = positions >= batch["prompt_lengths"][..., None]
     before_padding = positions < batch["lengths"][..., None]
@@ -82,6 +88,7 @@ def _packed_completion_logps(
         chunk=chunk,
         segments_BT=batch["segments"],
         positions_BT=batch["positions"],
+        sequences_BT=token_sequences(batch),
     )
     # [rows, time, segments]: whether a token belongs to a segment's completion. A comparison and a
     # sum, not a scatter, whose order of additions GPUs leave to chance.
@@ -89,6 +96,18 @@ def _packed_completion_logps(
     sums = jnp.sum(jnp.where(in_completion, logps[..., None], 0.0), axis=1)
     counts = jnp.sum(in_completion, axis=1, dtype=jnp.float32)
     return _at_places(model, batch, sums, counts)
+
+
+def token_sequences(batch: Mapping[str, Array]) -> Array | None:
+    """Return the number in the data set of the sequence that each token of a packed batch is of,
+    ``[R, L]``; None where the batch does not say, as in scoring, which drops nothing.
+    """
+    if "sequence_numbers" not in batch:
+        return None
+    # [rows, time, segments]: a choice and a sum, since a gather may leave the devices of its row.
+    is_of_segment = batch["segments"][..., None] == batch["segment_numbers"]
+    numbers_of_row = batch["sequence_numbers"][:, None]
+    return jnp.sum(jnp.where(is_of_segment, numbers_of_row, 0), axis=-1)
 
 
 def _at_places(

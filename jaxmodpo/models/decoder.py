@@ -41,6 +41,7 @@ from jaxmodpo.models.cached_attention import (
     written,
 )
 from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
+from jaxmodpo.models.dropout import Draws
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.logps import chunked_token_logps, token_logps
 from jaxmodpo.models.lora import LoraConfig
@@ -140,6 +141,7 @@ class Decoder(nnx.Module):
         remat: Remat = "none",
         segments_BT: Array | None = None,
         positions_BT: Array | None = None,
+        sequences_BT: Array | None = None,
     ) -> Array:
         """Return the normalized last hidden states, ``[B, T, D]``.
 
@@ -153,6 +155,8 @@ class Decoder(nnx.Module):
             segments_BT: which of several sequences packed into a row a token belongs to; None for
                 one a row.
             positions_BT: each token's position in its sequence; needed with segments.
+            sequences_BT: the number in the data set of each token's sequence (``[B, 1]`` where a
+                row has one), by which dropout is drawn; by default the row's number.
         """
         assert (segments_BT is None) == (positions_BT is None)
         base, layers = self._parameters()
@@ -162,10 +166,11 @@ class Decoder(nnx.Module):
             _, time = tokens_BT.shape
             positions_BT = jnp.arange(time)[None]
         angles = rotation(self.config.rope, self.config.head_dim, positions_BT)
+        draws = Draws.of_rows(dropout_key, sequences_BT, positions_BT, tokens_BT.shape)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             weights, number = layer
-            dropout = self._dropout(dropout_key, number)
+            dropout = self._dropout(draws, number)
 
             def attend(q_BTHC: Array, k_BTKC: Array, v_BTKC: Array) -> Array:
                 return self.attention(
@@ -208,6 +213,7 @@ class Decoder(nnx.Module):
         chunk: int | None = 128,
         segments_BT: Array | None = None,
         positions_BT: Array | None = None,
+        sequences_BT: Array | None = None,
     ) -> Array:
         """Return log π(token | those before it), ``[B, T]`` float32.
 
@@ -221,9 +227,15 @@ class Decoder(nnx.Module):
                 gets no gradient. None: for all at once, and it does.
             segments_BT: as in :meth:`hidden_states`.
             positions_BT: as in :meth:`hidden_states`.
+            sequences_BT: as in :meth:`hidden_states`.
         """
         hidden_BTD = self.hidden_states(
-            tokens_BT, dropout_key, remat=remat, segments_BT=segments_BT, positions_BT=positions_BT
+            tokens_BT,
+            dropout_key,
+            remat=remat,
+            segments_BT=segments_BT,
+            positions_BT=positions_BT,
+            sequences_BT=sequences_BT,
         )
         # The state at a position predicts the token after it: the last state predicts nothing here,
         # and the first token is predicted by nothing.
@@ -323,11 +335,11 @@ class Decoder(nnx.Module):
             layers[name] = variable[...]
         return arrays, layers
 
-    def _dropout(self, key: Array | None, layer: Array) -> tuple[ArrayLike, Array] | None:
-        if key is None or self.lora is None:
+    def _dropout(self, draws: Draws | None, layer: Array) -> tuple[ArrayLike, Draws] | None:
+        if draws is None or self.lora is None:
             return None
         # Folded in with the layer's number, or all layers would drop the same inputs.
-        return self.lora.dropout, jax.random.fold_in(key, layer)
+        return self.lora.dropout, draws.numbered(layer)
 
     def _layer(
         self,
@@ -335,7 +347,7 @@ class Decoder(nnx.Module):
         weights: dict[str, Array],
         angles: tuple[Array, Array],
         attend: Callable[[Array, Array, Array], Array],
-        dropout: tuple[ArrayLike, Array] | None,
+        dropout: tuple[ArrayLike, Draws] | None,
         own_ranks_Br: Array | None = None,
     ) -> Array:
         """One decoder layer; ``attend`` maps rotated queries, keys and values to ``[B, T, H,

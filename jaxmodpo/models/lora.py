@@ -31,6 +31,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.models.dropout import Draws, dropped
 from jaxmodpo.models.parameters import Spec, Table
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -115,7 +116,7 @@ def apply(
     weights: dict[str, Array],
     name: str,
     scale: ArrayLike,
-    dropout: tuple[ArrayLike, Array] | None,
+    dropout: tuple[ArrayLike, Draws] | None,
     own_ranks_Br: Array | None = None,
 ) -> Array:
     """Return the adapter's contribution to projection ``name``, or 0 where it has none.
@@ -124,19 +125,17 @@ def apply(
         x: ``[..., in]``, the projection's input.
         weights: one layer's adapter, ``{name}.A`` ``[in, r]`` and ``{name}.B`` ``[r, out]``.
         scale: s.
-        dropout: rate and key in training; None draws nothing.
+        dropout: rate and draws in training, the draws of tokens ``[...]``; None drops nothing.
         own_ranks_Br: which ranks of adapters that stand side by side are a row's own, ``[B, r]``,
             with an input ``[B, T, in]``; None where all are.
     """
     if f"{name}.A" not in weights:
         return jnp.zeros((), x.dtype)
     if dropout is not None:
-        rate, key = dropout
+        rate, draws = dropout
         # Three projections of a layer read the same input; each drops values of its own, as the
         # separate modules of PEFT do.
-        projection_key = jax.random.fold_in(key, PROJECTIONS.index(name))
-        is_kept = jax.random.bernoulli(projection_key, 1 - rate, x.shape)
-        x = jnp.where(is_kept, x / (1 - rate), 0).astype(x.dtype)
+        x = dropped(x, draws.numbered(PROJECTIONS.index(name)), rate)
     a = weights[f"{name}.A"].astype(x.dtype)
     b = weights[f"{name}.B"].astype(x.dtype)
     # From the left, so that nothing of the width of the model squared is formed.

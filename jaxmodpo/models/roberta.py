@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.dropout import Draws, dropped
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialize, stacked_layers
@@ -108,6 +109,22 @@ class _TableBuilder:
         return (), ()
 
 
+class _Rows(NamedTuple):
+    """Rows of tokens as the encoder sees them, whether they hold one text or several.
+
+    Attributes:
+        tokens_BT: token ids.
+        segments_BT: which of a row's texts a token is of, from 1; 0 for padding.
+        positions_BT: each token's position in its text, from 0.
+        draws: of dropout, ``[B, T]``; None switches it off.
+    """
+
+    tokens_BT: Array
+    segments_BT: Array
+    positions_BT: Array
+    draws: Draws | None
+
+
 class Roberta(nnx.Module):
     """A RoBERTa encoder with a head; every parameter is trained.
 
@@ -134,6 +151,7 @@ class Roberta(nnx.Module):
         lengths_B: Array,
         dropout_key: Array | None = None,
         remat: Remat = "none",
+        sequences_B1: Array | None = None,
     ) -> Array:
         """Return the head's output, float32: ``[B, N]`` for classification, ``[B, T, V]`` for the
         language model.
@@ -143,22 +161,66 @@ class Roberta(nnx.Module):
             lengths_B: number of real tokens in each row.
             dropout_key: draws dropout; None switches it off.
             remat: what the backward pass computes again instead of keeping it.
+            sequences_B1: the number in the data set of each row's text, by which dropout is drawn;
+                by default the row's number.
         """
         weights = self._weights()
-        places_T = jnp.arange(tokens_BT.shape[1])
-        is_real_BT = places_T < lengths_B[:, None]
-        # An encoder sees both ways, so that padding has to be a segment of its own.
-        segments_BT = is_real_BT.astype(jnp.int32)
-        positions_BT = jnp.broadcast_to(places_T, tokens_BT.shape)
-        hidden_BTD = self._encode(weights, tokens_BT, segments_BT, positions_BT, dropout_key, remat)
+        rows = _one_a_row(tokens_BT, lengths_B, dropout_key, sequences_B1)
+        hidden_BTD = self._encode(weights, rows, remat)
         if self.config.head == "classification":
             # The first token, <s>, stands for the whole text.
-            out = self._classified(weights, hidden_BTD[:, 0], dropout_key)
+            draws = rows.draws
+            if draws is not None:
+                draws = draws._replace(
+                    sequences=draws.sequences[:, 0], positions=draws.positions[:, 0]
+                )
+            out = self._classified(weights, hidden_BTD[:, 0], draws)
         else:
             dense_BTD = _gelu(_linear(hidden_BTD, weights, "head.dense"))
             normed_BTD = _layer_norm(dense_BTD, weights, "head.norm", self.config.layer_norm_eps)
             out = normed_BTD @ weights["embed"].T + weights["head.out.bias"]
         return out.astype(jnp.float32)
+
+    def packed(
+        self,
+        batch: Mapping[str, Array],
+        dropout_key: Array | None = None,
+        remat: Remat = "none",
+        sequences_BT: Array | None = None,
+    ) -> Array:
+        """Return the classification head's output for each text of rows that hold several, ``[B, K,
+        N]`` float32; that of a segment which a row does not have means nothing.
+
+        Args:
+            batch: ``tokens``, ``segments`` and ``positions``, ``[B, T]`` each, and
+                ``segment_numbers`` ``[K]``, as :class:`jaxmodpo.data.batches.Batches` has them.
+            dropout_key: draws dropout; None switches it off.
+            remat: what the backward pass computes again instead of keeping it.
+            sequences_BT: the number in the data set of the text that a token is of, by which
+                dropout is drawn; needed with a key.
+        """
+        assert self.config.head == "classification"
+        assert dropout_key is None or sequences_BT is not None
+        weights = self._weights()
+        tokens_BT = batch["tokens"]
+        segments_BT = batch["segments"]
+        positions_BT = batch["positions"]
+        draws = Draws.of_rows(dropout_key, sequences_BT, positions_BT, tokens_BT.shape)
+        hidden_BTD = self._encode(
+            weights, _Rows(tokens_BT, segments_BT, positions_BT, draws), remat
+        )
+        is_of_segment_BKT = segments_BT[:, None] == batch["segment_numbers"][:, None]
+        # The first place that is the segment's, where its <s> lies; 0 where there is no such
+        # segment. Places of real segments differ, and the others' gradients are zeros, so that the
+        # order in which a gather's gradient is added up changes nothing.
+        firsts_BK = jnp.argmax(is_of_segment_BKT, axis=-1)
+        first_BKD = jnp.take_along_axis(hidden_BTD, firsts_BK[..., None], axis=1)
+        if draws is not None:
+            draws = draws._replace(
+                sequences=jnp.take_along_axis(draws.sequences, firsts_BK, axis=1),
+                positions=jnp.take_along_axis(draws.positions, firsts_BK, axis=1),
+            )
+        return self._classified(weights, first_BKD, draws).astype(jnp.float32)
 
     def rewards(
         self,
@@ -166,76 +228,43 @@ class Roberta(nnx.Module):
         lengths_B: Array,
         dropout_key: Array | None = None,
         remat: Remat = "none",
+        sequences_B1: Array | None = None,
     ) -> Array:
         """Return one scalar a row, ``[B]`` float32; the head must have one output."""
         assert self.config.head == "classification" and self.config.num_labels == 1
-        outputs_B1 = self(tokens_BT, lengths_B, dropout_key, remat)
+        outputs_B1 = self(tokens_BT, lengths_B, dropout_key, remat, sequences_B1)
         return outputs_B1[:, 0]
-
-    def packed_rewards(
-        self,
-        tokens_BT: Array,
-        segments_BT: Array,
-        positions_BT: Array,
-        segment_numbers_K: Array,
-        dropout_key: Array | None = None,
-        remat: Remat = "none",
-    ) -> Array:
-        """Return one scalar for each text of rows that hold several end to end, ``[B, K]`` float32;
-        the head must have one output.
-
-        Args:
-            tokens_BT: token ids.
-            segments_BT: the number of each token's text in its row, from 1; 0 is padding.
-            positions_BT: each token's place in its text, from 0.
-            segment_numbers_K: 1 to K. What a row has of a text that is not there means nothing.
-            dropout_key: draws dropout; None switches it off.
-            remat: what the backward pass computes again instead of keeping it.
-        """
-        assert self.config.head == "classification" and self.config.num_labels == 1
-        weights = self._weights()
-        hidden_BTD = self._encode(weights, tokens_BT, segments_BT, positions_BT, dropout_key, remat)
-        # A product with zeros and ones, not a gather, whose gradient would be a scatter: GPUs leave
-        # the order of its additions to chance.
-        is_of_text_BTK = segments_BT[..., None] == segment_numbers_K
-        is_first_BTK = is_of_text_BTK & (positions_BT == 0)[..., None]
-        first_BKD = jnp.einsum("btk,btd->bkd", is_first_BTK.astype(hidden_BTD.dtype), hidden_BTD)
-        outputs_BK1 = self._classified(weights, first_BKD, dropout_key)
-        return outputs_BK1[..., 0].astype(jnp.float32)
 
     def _weights(self) -> dict[str, Array]:
         return {name: variable[...] for name, variable in self.parameters.items()}
 
-    def _classified(self, weights: dict[str, Array], first: Array, key: Array | None) -> Array:
-        """Return the classification head's output ``[…, N]`` of texts' first tokens ``[…, D]``."""
+    def _classified(self, weights: dict[str, Array], first_D: Array, draws: Draws | None) -> Array:
+        """Return the classification head's output, ``[..., N]``, for texts' first hidden states,
+        ``[..., D]``.
+        """
         rate = self.config.classifier_dropout
-        dropped = self._dropout(first, key, -2, rate)
-        dense = jnp.tanh(_linear(dropped, weights, "head.dense"))
-        return _linear(self._dropout(dense, key, -3, rate), weights, "head.out")
+        first_D = self._dropout(first_D, draws, -2, rate)
+        dense_D = jnp.tanh(_linear(first_D, weights, "head.dense"))
+        dense_D = self._dropout(dense_D, draws, -3, rate)
+        return _linear(dense_D, weights, "head.out")
 
-    def _encode(
-        self,
-        weights: dict[str, Array],
-        tokens_BT: Array,
-        segments_BT: Array,
-        positions_BT: Array,
-        key: Array | None,
-        remat: Remat,
-    ) -> Array:
-        """Return the last hidden states, ``[B, T, D]``; segment 0 is padding."""
+    def _encode(self, weights: dict[str, Array], rows: _Rows, remat: Remat) -> Array:
+        """Return the last hidden states, ``[B, T, D]``."""
         config = self.config
-        batch, time = tokens_BT.shape
+        batch, time = rows.tokens_BT.shape
+        draws = rows.draws
         # Where fairseq began: padding has the position of the padding token's own number, and the
         # text begins after it. A position from 0 would read another row of the table.
         padding_position = config.pad_token_id
-        text_positions_BT = positions_BT + padding_position + 1
-        positions_BT = jnp.where(segments_BT > 0, text_positions_BT, padding_position)
+        text_positions_BT = rows.positions_BT + padding_position + 1
+        is_real_BT = rows.segments_BT > 0
+        table_positions_BT = jnp.where(is_real_BT, text_positions_BT, padding_position)
         # All tokens are of type 0: a pair's two texts are told apart by </s></s> alone.
-        token_BTD = weights["embed"][tokens_BT]
-        x_BTD = token_BTD + weights["positions"][positions_BT] + weights["types"][0]
+        token_BTD = weights["embed"][rows.tokens_BT]
+        x_BTD = token_BTD + weights["positions"][table_positions_BT] + weights["types"][0]
         norm = functools.partial(_layer_norm, epsilon=config.layer_norm_eps)
         normed_BTD = norm(x_BTD, weights, "embed_norm")
-        x_BTD = self._dropout(normed_BTD, key, -1)
+        x_BTD = self._dropout(normed_BTD, draws, -1)
 
         def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
             layer_weights, number = layer
@@ -243,17 +272,18 @@ class Roberta(nnx.Module):
             q_BTHC = _linear(x_BTD, layer_weights, "query").reshape(heads_shape)
             k_BTHC = _linear(x_BTD, layer_weights, "key").reshape(heads_shape)
             v_BTHC = _linear(x_BTD, layer_weights, "value").reshape(heads_shape)
+            # An encoder sees both ways: padding too is a segment of its own.
             mixed_BTHC = self.attention(
-                q_BTHC, k_BTHC, v_BTHC, causal=False, segments_BT=segments_BT
+                q_BTHC, k_BTHC, v_BTHC, causal=False, segments_BT=rows.segments_BT
             )
             mixed_BTD = mixed_BTHC.reshape(x_BTD.shape)
             attended_BTD = _linear(mixed_BTD, layer_weights, "output")
-            attended_BTD = self._dropout(attended_BTD, key, 2 * number)
+            attended_BTD = self._dropout(attended_BTD, draws, 2 * number)
             # RoBERTa norms after each sum, as the first transformers did; a decoder before.
             x_BTD = norm(x_BTD + attended_BTD, layer_weights, "attention_norm")
             inner = _gelu(_linear(x_BTD, layer_weights, "up"))
             fed_BTD = _linear(inner, layer_weights, "down")
-            fed_BTD = self._dropout(fed_BTD, key, 2 * number + 1)
+            fed_BTD = self._dropout(fed_BTD, draws, 2 * number + 1)
             x_BTD = norm(x_BTD + fed_BTD, layer_weights, "output_norm")
             return x_BTD, None
 
@@ -263,21 +293,28 @@ class Roberta(nnx.Module):
         return x_BTD
 
     def _dropout(
-        self, x: Array, key: Array | None, draw_number: Any, rate: float | None = None
+        self, x: Array, draws: Draws | None, draw_number: Any, rate: float | None = None
     ) -> Array:
         """Drop activations; ``draw_number`` tells the draws of one pass apart (negative outside the
         layers).
         """
         rate = self.config.dropout if rate is None else rate
-        if key is None or (isinstance(rate, int | float) and rate == 0):
+        if draws is None or (isinstance(rate, int | float) and rate == 0):
             return x
         # Negative numbers wrap around: as unsigned ones they are far beyond any layer's.
         number = jnp.asarray(draw_number, jnp.int32).astype(jnp.uint32)
-        draw_key = jax.random.fold_in(key, number)
-        is_kept = jax.random.bernoulli(draw_key, 1 - rate, x.shape)
-        # Divided, so that a sum over inputs has the same mean with and without dropout.
-        scaled = x / (1 - rate)
-        return jnp.where(is_kept, scaled, 0).astype(x.dtype)
+        return dropped(x, draws.numbered(number), rate)
+
+
+def _one_a_row(
+    tokens_BT: Array, lengths_B: Array, dropout_key: Array | None, sequences_B1: Array | None
+) -> _Rows:
+    """Return rows of one text each, padded on the right."""
+    _, time = tokens_BT.shape
+    positions_1T = jnp.arange(time)[None]
+    is_real_BT = positions_1T < lengths_B[:, None]
+    draws = Draws.of_rows(dropout_key, sequences_B1, positions_1T, tokens_BT.shape)
+    return _Rows(tokens_BT, is_real_BT.astype(jnp.int32), positions_1T, draws)
 
 
 def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:

@@ -135,9 +135,13 @@ class MaskedLanguageModelLoss:
         # An example is one sequence here, and its row is its place.
         tokens = batch["tokens"]
         lengths = batch["lengths"]
-        is_hidden = self._hidden_places(tokens, lengths, jax.random.fold_in(dropout_key, 0))
-        input_tokens = self._with_places_hidden(tokens, is_hidden, dropout_key)
-        logits = roberta.Roberta(self.config, trainable)(input_tokens, lengths, dropout_key)
+        numbers = batch["sequence_numbers"]
+        # Every microbatch of an update has sequences, and so draws, of its own.
+        key = jax.random.fold_in(dropout_key, numbers[0, 0])
+        is_hidden = self._hidden_places(tokens, lengths, jax.random.fold_in(key, 0))
+        input_tokens = self._with_places_hidden(tokens, is_hidden, key)
+        model = roberta.Roberta(self.config, trainable)
+        logits = model(input_tokens, lengths, dropout_key, sequences_B1=numbers)
         logps_of_vocabulary = jax.nn.log_softmax(logits)
         logps = jnp.take_along_axis(logps_of_vocabulary, tokens[..., None], axis=-1)[..., 0]
         # Rows that only fill the batch up weigh nothing.

@@ -19,8 +19,8 @@ from jaxmodpo.judging.judge import Answer, Call, Judge, Request
 
 # Texts that are sorted by length together, in batches: neighbors are then nearly as long.
 _BATCHES_SORTED = 16
-# Rows are padded to a multiple of so many tokens, so that few shapes are compiled.
-_LENGTH_STEP = 64
+# Rows are padded to a multiple of so many tokens at least; see _row_length.
+_LENGTH_STEP = 8
 
 Item = TypeVar("Item")
 
@@ -175,8 +175,7 @@ def _padded(rows: Sequence[Sequence[int]], batch_size: int) -> tuple[np.ndarray,
     """Return tokens ``[batch_size, T]`` and lengths ``[batch_size]``, padded on the right; missing
     rows repeat the first.
     """
-    longest = max(len(row) for row in rows)
-    length = -(-longest // _LENGTH_STEP) * _LENGTH_STEP
+    length = _row_length(max(len(row) for row in rows))
     tokens = np.zeros((batch_size, length), np.int32)
     lengths = np.zeros(batch_size, np.int32)
     for number in range(batch_size):
@@ -184,6 +183,17 @@ def _padded(rows: Sequence[Sequence[int]], batch_size: int) -> tuple[np.ndarray,
         tokens[number, : len(row)] = row
         lengths[number] = len(row)
     return tokens, lengths
+
+
+def _row_length(longest: int) -> int:
+    """Round the longest text's tokens up by an eighth of the next power of two at most.
+
+    So little is padding, and there are only four lengths, each of which is compiled, between a
+    power of two and the next.
+    """
+    power_of_two = 1 << (longest - 1).bit_length()
+    step = max(_LENGTH_STEP, power_of_two // 8)
+    return -(-longest // step) * step
 
 
 def _in_lists(items: Iterator[Item], size: int) -> Iterator[list[Item]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
-from jaxmodpo.data.batches import SCORED_ARRAYS
+from jaxmodpo.data.batches import LAYOUT_ARRAYS
 from jaxmodpo.training.step import Batch
 
 REPLY_FIELDS = ("reference_logps",)
@@ -50,7 +50,7 @@ def comparison_rows(batch: Batch) -> Batch:
         return batch
     weights = batch["row_weights"][:, None] * batch["comparison_weights"]
     rows = {"row_weights": weights.reshape(-1)}
-    layout = {*SCORED_ARRAYS, "row_weights", "comparisons", "comparison_weights"}
+    layout = {*LAYOUT_ARRAYS, "row_weights", "comparisons", "comparison_weights"}
     for name, array in batch.items():
         if name in REPLY_FIELDS:
             rows[name] = compared(array, batch)

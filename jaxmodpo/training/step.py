@@ -230,25 +230,21 @@ def _accumulate(
         terms = loss(trainable, frozen, microbatch, dropout_key)
         return terms.total, terms
 
-    def add_microbatch(
-        sums: tuple[Parameters, LossTerms], microbatch_and_key: tuple[Batch, Array]
-    ) -> tuple[Any, None]:
+    def add_microbatch(sums: tuple[Parameters, LossTerms], microbatch: Batch) -> tuple[Any, None]:
         gradient_of = jax.value_and_grad(total_loss, has_aux=True)
-        (_, terms), gradients = gradient_of(trainable, *microbatch_and_key)
+        (_, terms), gradients = gradient_of(trainable, microbatch, dropout_key)
         return jax.tree.map(jnp.add, sums, (gradients, terms)), None
 
-    microbatches = next(iter(batch.values())).shape[0]
-    # Dropout is a function of the run's key and the update's number alone, so that a run that is
-    # resumed drops what the undisturbed one would have dropped.
-    dropout_keys = jax.random.split(jax.random.fold_in(key, update), microbatches)
+    # Dropout is a function of the run's key, the update's number and the sequence that is dropped
+    # from, so that a run that is resumed drops what the undisturbed one would have dropped, and so
+    # does one whose examples lie in other microbatches.
+    dropout_key = jax.random.fold_in(key, update)
     first_microbatch = {name: array[0] for name, array in batch.items()}
-    _, term_shapes = jax.eval_shape(
-        lambda: total_loss(trainable, first_microbatch, dropout_keys[0])
-    )
+    _, term_shapes = jax.eval_shape(lambda: total_loss(trainable, first_microbatch, dropout_key))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (trainable, term_shapes))
     # A scan and not a loop in Python: one microbatch's activations are in memory at a time, and the
     # model is compiled once, however many microbatches there are.
-    sums, _ = jax.lax.scan(add_microbatch, zeros, (dict(batch), dropout_keys))
+    sums, _ = jax.lax.scan(add_microbatch, zeros, dict(batch))
     return sums
 
 
