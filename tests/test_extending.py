@@ -59,6 +59,7 @@ def test_it_trains_is_priced_and_refuses_as_every_other_command(
         "batch_size": 4,
         "gradient_accumulation": 1,
         "lora_rank": 2,
+        "lora_dropout": 0.0,
         "learning_rate": 1e-2,
     }
     small |= {"base_dtype": "float32", "log_every": 1}
