@@ -137,16 +137,24 @@ def test_a_policys_loss_and_gradient_are_the_same(
 
 
 @pytest.mark.slow(seconds=4)
-def test_an_encoders_loss_and_gradient_are_the_same():
+@pytest.mark.parametrize("batching", ["padded", "packed"])
+def test_an_encoders_loss_and_gradient_are_the_same(batching: Batching):
     config = RobertaConfig(32, 16, 24, 2, 2, 20, dropout=0.1)
     parameters = initialize(encoder_table(config), jax.random.key(0))
     tokens = jax.random.randint(jax.random.key(1), (3, 12), 0, 32)
+    # Two texts a row, of seven and of five tokens.
+    segments = jnp.tile(jnp.repeat(jnp.array([1, 2]), jnp.array([7, 5])), (3, 1))
+    positions = jnp.tile(jnp.concatenate([jnp.arange(7), jnp.arange(5)]), (3, 1))
 
     def measured(remat: Remat) -> Any:
         def loss(parameters: dict[str, jax.Array]) -> jax.Array:
-            rewards = Roberta(config, parameters).rewards(
-                tokens, jnp.array([12, 7, 3]), jax.random.key(2), remat
-            )
+            model = Roberta(config, parameters)
+            key = jax.random.key(2)
+            if batching == "padded":
+                rewards = model.rewards(tokens, jnp.array([12, 7, 3]), key, remat)
+            else:
+                numbers = jnp.array([1, 2])
+                rewards = model.packed_rewards(tokens, segments, positions, numbers, key, remat)
             return jnp.sum(rewards**2)
 
         return jax.jit(jax.value_and_grad(loss))(parameters)

@@ -214,7 +214,7 @@ def tiny(tmp_path):
 @pytest.mark.usefixtures("quick_compiler")
 @pytest.mark.slow(seconds=60)
 def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
-    fit(FitConfig(topology="v5e:4x4", model="mistral-7b-v0.1", json=True))
+    fit(FitConfig(topology="v5e:4x4", model="mistral-7b-v0.1", remat="full", json=True))
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] and found["chips"] == 16 and found["mesh"] == [1, 16, 1]
     weights = 2 * count(parameter_table(decoder_shape("mistral-7b-v0.1"))) / 16
@@ -241,6 +241,7 @@ def test_too_large_a_step_is_an_answer(capsys):
             base_dtype="float32",
             batch_size=2,
             length=64,
+            remat="full",
         )
     )
     printed = capsys.readouterr().out
