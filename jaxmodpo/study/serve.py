@@ -306,8 +306,10 @@ def _server(application: Any, host: str, port: int, proxy: str | None) -> _Serve
     try:
         listening = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
+        # Newer Pythons add to the error's own text what this sentence says already.
+        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error
         raise UserError(
-            f"cannot listen on {host}, port {port}: {error.strerror or error}; name another port"
+            f"cannot listen on {host}, port {port}: {reason}; name another port"
         ) from None
     # Connections take this over; asyncio sets it only on sockets that name their protocol. Without
     # it the second part of an answer waits until a browser confirms the first, 40 ms.

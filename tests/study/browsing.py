@@ -177,6 +177,7 @@ def picture(page: Page, name: str, *, height: int = 0) -> None:
     """Leave a picture of a page, whole or of its first pixels, in few colors, as a page has."""
     if not SCREENSHOTS:
         return
+    Path(SCREENSHOTS).mkdir(parents=True, exist_ok=True)
     path = Path(SCREENSHOTS) / f"{name}.png"
     # Beside a scroll bar the page would be cut off at its right.
     page.call("Emulation.setScrollbarsHidden", hidden=True)

@@ -102,8 +102,9 @@ class KeyFile:
             if _is_address(self.source) and isinstance(error, OSError):
                 logger.warning("study serve: %s does not answer: %s", self.source, error)
                 return
+            reason = error.strerror if isinstance(error, OSError) else error
             raise UserError(
-                f"--prolific-keys {self.source} is not a set of public keys: {error}"
+                f"--prolific-keys {self.source} is not a set of public keys: {reason}"
             ) from None
         self._read_at = self.monotonic()
 
