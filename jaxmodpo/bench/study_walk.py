@@ -16,9 +16,9 @@ import re
 import ssl
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxmodpo.study.study_file import CHOICES
 
@@ -85,19 +85,24 @@ async def walk_all(
     # Making one takes as long as several requests, and no connection here is secure.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     end = time.perf_counter() + pacing.seconds
-    walks = [
-        _Walk(
-            url, context, pseudonym, criteria, pacing, end, random.Random(f"{seed} {place}"), record
+    walks: list[Coroutine[Any, Any, None]] = []
+    for place, (pseudonym, token) in enumerate(tokens.items()):
+        walk = _Walk(
+            url=url,
+            context=context,
+            pseudonym=pseudonym,
+            criteria=criteria,
+            pacing=pacing,
+            end=end,
+            random=random.Random(f"{seed} {place}"),
+            record=record,
         )
-        for place, pseudonym in enumerate(tokens)
-    ]
-    await asyncio.gather(
-        *(walk.go(token) for walk, token in zip(walks, tokens.values(), strict=True))
-    )
+        walks.append(walk.go(token))
+    await asyncio.gather(*walks)
     return record
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Walk:
     """One rater's way through the study."""
 
@@ -109,6 +114,7 @@ class _Walk:
     end: float
     random: random.Random
     record: WalkRecord
+    client: httpx2.AsyncClient = field(init=False)
 
     async def go(self, token: str) -> None:
         """Come by the link, and answer until everything is answered or the time is over."""

@@ -16,7 +16,7 @@ from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json_lines
 from jaxmodpo.study.annotation_files import read_annotations
-from jaxmodpo.study.serve import CODES, StudyServeConfig, study_serve
+from jaxmodpo.study.serve import CODES, StudyServeConfig, _server, study_serve
 from jaxmodpo.study.study_file import read_study
 
 
@@ -123,6 +123,14 @@ def test_a_port_that_is_taken_is_a_sentence(study: Path):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1, port {port}"):
             study_serve(StudyServeConfig(study=study, port=port))
+
+
+def test_no_part_of_an_answer_waits_until_the_one_before_it_is_confirmed():
+    server = _server(None, "127.0.0.1", free_port(), None)
+    with server.socket, socket.create_connection(server.socket.getsockname()):
+        connection, _ = server.socket.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.slow(seconds=4)
