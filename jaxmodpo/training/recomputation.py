@@ -133,25 +133,54 @@ def _first_that_fits(
 ) -> tuple[Remat, str]:
     """Return the first policy whose step fits, or the one that needs least, and the reason."""
     room = room_of(mesh)
-    if room is None:
+    if broadcast(lambda: room is None):
         kind = mesh.devices.flat[0].device_kind
         return "full", f"the memory of a {kind} is not known"
     tried: dict[Remat, Compiled] = {}
     for policy in policies:
         # Every process compiles, as the processes of a GPU job tune their kernels together. The
         # leader's verdict counts: another host may have less free memory.
-        compiled, _ = compile_lowered(lowered_under(policy), time.perf_counter())
-        tried[policy] = compiled
-        if broadcast(lambda: fits(tried[policy], room, mesh)):  # noqa: B023 - called at once
-            return policy, described_choice(policy, tried, room, mesh)
-    placed = [policy for policy in policies if tried[policy].fits]
-    least = broadcast(lambda: min(placed, key=lambda name: needs(tried[name], mesh), default=None))
-    if least is None:
+        tried[policy] = _compiled(policy, lowered_under)
+        if broadcast(lambda: room is not None and fits(tried[policy], room, mesh)):  # noqa: B023
+            break
+    chosen, reason = broadcast(lambda: _chosen(tried, room, mesh))
+    return chosen, reason
+
+
+def _compiled(policy: Remat, lowered_under: Callable[[Remat], Any]) -> Compiled:
+    """Compile the step under a policy."""
+    started = time.perf_counter()
+    try:
+        compiled, _ = compile_lowered(lowered_under(policy), started)
+    except jax.errors.JaxRuntimeError as error:
+        # Not every compiler can move arrays to the host. It comes last, and a step that lacks it
+        # alone may still run.
+        if policy != "offload":
+            raise
+        sentence = str(error).splitlines()[0]
+        logger.warning("remat: offload cannot be compiled for these devices: %s", sentence)
+        return Compiled(False, 0, 0, 0, 0, time.perf_counter() - started, sentence)
+    return compiled
+
+
+def _chosen(tried: dict[Remat, Compiled], room: Room | None, mesh: Mesh) -> tuple[Remat, str]:
+    """Return the policy among those that were tried, the last of which may fit, and the reason.
+
+    Raises:
+        UserError: the compiler could place the step under none.
+    """
+    assert room is not None
+    last = next(reversed(tried))
+    if fits(tried[last], room, mesh):
+        return last, described_choice(last, tried, room, mesh)
+    placed = [policy for policy, compiled in tried.items() if compiled.fits]
+    if not placed:
         raise UserError(
-            f"this step fits {room.described} under no policy of recomputation: {_needs(tried, mesh)}."
-            " A smaller --batch-size with a larger --gradient-accumulation needs less, and so do"
-            " --base-dtype int8 or nf4 and more devices"
+            f"under no policy of recomputation does this step fit {room.described}:"
+            f" {_needs(tried, mesh)}. A smaller --batch-size with a larger --gradient-accumulation"
+            " needs less, and so do --base-dtype int8 or nf4 and more devices"
         )
+    least = min(placed, key=lambda policy: needs(tried[policy], mesh))
     return least, f"none leaves more room: {_needs(tried, mesh)}, of {room.described}"
 
 

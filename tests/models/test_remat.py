@@ -15,6 +15,7 @@ from jaxmodpo.bench.logps import matmul_flops
 from jaxmodpo.data.batches import Batches, Batching
 from jaxmodpo.data.reference_lengths import comparing, every_pair, reference_examples
 from jaxmodpo.methods.dpo import DPO
+from jaxmodpo.methods.reward_model import RewardLoss
 from jaxmodpo.models import flops
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder import Decoder, parameter_table
@@ -139,25 +140,19 @@ def test_a_policys_loss_and_gradient_are_the_same(
 @pytest.mark.slow(seconds=4)
 @pytest.mark.parametrize("batching", ["padded", "packed"])
 def test_an_encoders_loss_and_gradient_are_the_same(batching: Batching):
-    config = RobertaConfig(32, 16, 24, 2, 2, 20, dropout=0.1)
+    config = RobertaConfig(64, 16, 24, 2, 2, 80, dropout=0.1)
     parameters = initialize(encoder_table(config), jax.random.key(0))
-    tokens = jax.random.randint(jax.random.key(1), (3, 12), 0, 32)
-    # Two texts a row, of seven and of five tokens.
-    segments = jnp.tile(jnp.repeat(jnp.array([1, 2]), jnp.array([7, 5])), (3, 1))
-    positions = jnp.tile(jnp.concatenate([jnp.arange(7), jnp.arange(5)]), (3, 1))
+    examples = comparing(reference_examples(3, share=1 / 16, vocab_size=64), every_pair(2))
+    batches = Batches(examples, batch_size=3, batching=batching)
+    batch = {name: array[0] for name, array in batches.at(0).items()}
 
     def measured(remat: Remat) -> Any:
-        def loss(parameters: dict[str, jax.Array]) -> jax.Array:
-            model = Roberta(config, parameters)
-            key = jax.random.key(2)
-            if batching == "padded":
-                rewards = model.rewards(tokens, jnp.array([12, 7, 3]), key, remat)
-            else:
-                numbers = jnp.array([1, 2])
-                rewards = model.packed_rewards(tokens, segments, positions, numbers, key, remat)
-            return jnp.sum(rewards**2)
+        loss = RewardLoss(config, remat)
 
-        return jax.jit(jax.value_and_grad(loss))(parameters)
+        def total(parameters: dict[str, jax.Array]) -> jax.Array:
+            return loss(parameters, {}, batch, jax.random.key(2)).total
+
+        return jax.jit(jax.value_and_grad(total))(parameters)
 
     kept = measured("none")
     for remat in LADDER[1:]:

@@ -137,6 +137,22 @@ def test_a_step_that_fits_under_no_policy_is_refused_with_what_it_needs(pod, tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_compiler_that_cannot_move_arrays_to_the_host_leaves_the_others_to_choose_from(
+    pod, tmp_path, monkeypatch, caplog
+):
+    pod.peaks = {"none": 30, "dots": 20, "attention": 9.8, "full": 9.6}
+    pretended = recomputation.compile_lowered
+
+    def without_offload(policy, started):
+        if policy == "offload":
+            raise jax.errors.JaxRuntimeError("UNIMPLEMENTED: pinned_host")
+        return pretended(policy, started)
+
+    monkeypatch.setattr(recomputation, "compile_lowered", without_offload)
+    assert choice(tmp_path).policy == "full"
+    assert "offload cannot be compiled for these devices: UNIMPLEMENTED" in caplog.text
+
+
 def test_devices_of_unknown_memory_compute_whole_layers_again(pod, tmp_path, monkeypatch):
     monkeypatch.setattr(recomputation, "device_memory", lambda mesh: None)
     chosen = choice(tmp_path)
