@@ -98,6 +98,10 @@ def test_a_blinded_export_tells_sides_alone(study: Path, tmp_path: Path):
         ({"port": 1, "admin_port": 1}, "must differ"),
         ({"public_url": "https://a.example/path"}, "without a path"),
         ({"port": 70000}, "at most 65535"),
+        ({"quota": 4}, "--quota 4: the study file has 3 places"),
+        ({"prolific_studies": ("65f=x",)}, "give ID, or ID=40"),
+        ({"prolific_studies": ("65f",)}, "--prolific-studies: raters of .* come by personal links"),
+        ({"prolific_keys": "keys.json"}, "--prolific-keys: raters of .* come by personal links"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(study: Path, settings, told: str):
@@ -110,6 +114,15 @@ def test_a_study_of_prolific_needs_its_codes(tmp_path: Path, monkeypatch):
     monkeypatch.setenv(CODES["completed"], "C1")
     with pytest.raises(UserError, match="JAXMODPO_PROLIFIC_CODE_SCREENED_OUT"):
         study_serve(StudyServeConfig(study=path, port=free_port()))
+
+
+def test_a_study_of_prolific_that_believes_signatures_needs_keys(tmp_path: Path, monkeypatch):
+    path = write_study(tmp_path, recruitment="prolific")
+    for name in CODES.values():
+        monkeypatch.setenv(name, "C1")
+    config = StudyServeConfig(study=path, port=free_port(), prolific_keys=str(tmp_path / "none"))
+    with pytest.raises(UserError, match="is not a set of public keys: No such file"):
+        study_serve(config)
 
 
 def test_secrets_that_can_be_guessed_are_refused(study: Path, monkeypatch):

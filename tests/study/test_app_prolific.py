@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.study.app.places import Quota
-from jaxmodpo.study.app.signed_entry import ISSUER, KeyFile, SignedEntries
+from jaxmodpo.study.app.signed_entry import ISSUER, KeyFile, KeysAway, SignedEntries
 from jaxmodpo.study.app.store import Store
 from jaxmodpo.study.serve import prolific_quotas
 
@@ -294,3 +294,27 @@ def test_a_file_without_keys_is_refused_before_serving(tmp_path: Path, content: 
         path.write_text(content, "latin-1")
     with pytest.raises(UserError, match=r"--prolific-keys .* is not a set of public keys"):
         KeyFile(str(path)).check()
+
+
+def test_keys_come_from_an_https_address_too_which_may_be_away_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    now = 0.0
+    address = "https://keys.example/jwks.json"
+    keys = KeyFile(address, monotonic=lambda: now)
+    path = tmp_path / "keys.json"
+
+    def answer(asked: str, timeout: float) -> Any:
+        assert asked == address and timeout > 0
+        return path.open("rb")
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    keys.check()
+    with pytest.raises(KeysAway):
+        keys.key("k1")
+    now = 30.0
+    with pytest.raises(KeysAway):  # while it is not asked again
+        keys.key("k1")
+    write_keys(path, k1=KEY)
+    now = 61.0
+    assert keys.key("k1") is not None

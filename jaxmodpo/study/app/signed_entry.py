@@ -88,6 +88,8 @@ class KeyFile:
             is_old = age > (_LONGEST if key_id in self._keys else _SHORTEST)
             if is_old:
                 self._read_again()
+            if not self._keys:
+                raise KeysAway
             return self._keys.get(key_id)
 
     def check(self) -> None:
@@ -115,8 +117,6 @@ class KeyFile:
             self._keys = _keys_of(_content(self.source))
         except (OSError, ValueError, jwt.PyJWTError):
             logger.warning("study serve: the keys at %s cannot be read", self.source)
-            if not self._keys:
-                raise KeysAway from None
 
 
 def _is_address(source: str) -> bool:
