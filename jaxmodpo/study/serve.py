@@ -307,7 +307,8 @@ def _server(application: Any, host: str, port: int, proxy: str | None) -> _Serve
         listening = socket.create_server((host, port), family=family, backlog=1024)
     except OSError as error:
         # Newer Pythons add to the error's own text what this sentence says already.
-        reason = os.strerror(error.errno) if (error.errno or 0) > 0 else error
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error
         raise UserError(
             f"cannot listen on {host}, port {port}: {reason}; name another port"
         ) from None
