@@ -31,7 +31,6 @@ _WAITS = (0.2, 0.5, 1.0, 2.0)
 # it for a few; who holds it for longer should not keep raters waiting.
 _BUSY = 5_000
 
-
 # Connections that a process holds: as many as it has threads that answer. Each stays open, since
 # opening one takes as long as an answer does.
 _CONNECTIONS = 40
@@ -254,7 +253,10 @@ def _programming_errors() -> tuple[type[Exception], ...]:
 
 
 def _server(url: sql.URL) -> sql.Engine:
-    return sql.create_engine(url, pool_size=5, max_overflow=40, pool_pre_ping=True)
+    # A server has fewer to give than a file, and others may want some.
+    return sql.create_engine(
+        url, pool_size=_CONNECTIONS // 2, max_overflow=_CONNECTIONS // 2 + 5, pool_pre_ping=True
+    )
 
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
