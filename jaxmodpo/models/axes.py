@@ -44,6 +44,8 @@ RULES: Mapping[str | None, str | tuple[str, ...] | None] = {
     # Activations: rows of the batch. What else an activation shares with a parameter (``heads``)
     # lies where the parameter does.
     "batch": ("data", "fsdp"),
+    # Rows of which a token is drawn. The draw has no matrix whose columns ``tensor`` could divide,
+    # so that the devices of that axis, which hold the same rows of the batch, share these out too.
     "draws": ("data", "fsdp", "tensor"),
     None: None,
 }

@@ -97,6 +97,8 @@ def make_mesh(
         )
     else:
         grid = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    # Auto: the compiler carries a sharding on from parameters and constraints to whatever is made
+    # of them. Explicit axes would have to be stated for every intermediate array.
     return Mesh(grid, MESH_AXES, axis_types=(AxisType.Auto,) * 3)
 
 
