@@ -283,27 +283,27 @@ class FaultyServer:
         self, fault: str, body: dict[str, Any], prompt: str, number: int
     ) -> dict[str, Any]:
         schema: dict[str, Any] = {}
-        said, finish, refusal = reply_to(prompt), "stop", None
+        content, finish, refusal = reply_to(prompt), "stop", None
         if "response_format" in body:
             schema = body["response_format"]["json_schema"]["schema"]["properties"]
-            said = json.dumps({name: _value(prompt, part) for name, part in schema.items()})
+            content = json.dumps({name: _value(prompt, part) for name, part in schema.items()})
         if fault == "answer truncated":
-            said, finish = said[: len(said) // 2], "length"
+            content, finish = content[: len(content) // 2], "length"
         elif fault == "answer no JSON":
-            said = "I like the second reply."
+            content = "I like the second reply."
         elif fault == "wrong permutation":
-            said = json.dumps({name: [1] * 5 for name in schema})
+            content = json.dumps({name: [1] * 5 for name in schema})
         elif fault == "answer twice":
-            said += said[:-1]
+            content += content[:-1]
         elif fault == "surrogate":
-            said = "What a nice reply \ud83d"
+            content = "What a nice reply \ud83d"
         elif fault == "refusal":
-            said, refusal = "", "I cannot help with that."
+            content, refusal = "", "I cannot help with that."
         elif fault == "empty answer":
-            said = ""
+            content = ""
         elif fault == "filtered answer":
-            said, finish = "", "content_filter"
-        message = {"role": "assistant", "content": said, "refusal": refusal}
+            content, finish = "", "content_filter"
+        message = {"role": "assistant", "content": content, "refusal": refusal}
         return {
             "id": "chatcmpl-0" if fault == "id again" else f"chatcmpl-{number}",
             "object": "chat.completion",

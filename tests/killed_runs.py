@@ -122,8 +122,8 @@ def check_kill(
     answered_before = server.answered.total()
     kill(stored_before)
     server.wait_until_idle()
-    asked = {key_of(call.prompt) for call in server.calls[calls_before:]}
-    assert not asked & stored_before, "what was stored was asked for again"
+    asked_keys = {key_of(call.prompt) for call in server.calls[calls_before:]}
+    assert not asked_keys & stored_before, "what was stored was asked for again"
     stored_after = stored()
     assert stored_before <= stored_after, "something that was stored was lost"
     newly_answered = server.answered.total() - answered_before

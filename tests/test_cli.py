@@ -57,9 +57,9 @@ def test_a_family_lists_its_members(family, capsys):
     alone = capsys.readouterr().out
     main([family, "--help"])
     assert alone == capsys.readouterr().out
-    found = members(family)
-    assert found and all(
-        f"  {family} {member} " in alone and one.about in alone for member, one in found.items()
+    names = members(family)
+    assert names and all(
+        f"  {family} {member} " in alone and one.about in alone for member, one in names.items()
     )
 
 
@@ -144,9 +144,9 @@ def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         main(arguments)
-    said = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert left.value.code == 2
-    assert message in said and "Traceback" not in said and len(said.strip().splitlines()) == 1
+    assert message in errors and "Traceback" not in errors and len(errors.strip().splitlines()) == 1
 
 
 @dataclass(frozen=True)

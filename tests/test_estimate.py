@@ -50,41 +50,41 @@ def costs(name: str, folder: Path, given: Mapping[str, str] | None = None) -> di
         experiment, {"posts": str(folder / "posts.csv"), "judge": "m"} | {**(given or {})}
     )
     estimator = Estimator(chip_named("v5e"))
-    found = {}
+    cost_of = {}
     for phase in experiment.phases:
         config = resolve(phase, folder / "out", 42, name, variables)
-        found[phase.name] = (phase.command, config, estimator.phase(config))
-    return found
+        cost_of[phase.name] = (phase.command, config, estimator.phase(config))
+    return cost_of
 
 
 def test_phase_1_asks_what_the_paper_asked(tmp_path):
-    found = costs("phase1", tmp_path)
-    assert found["preferences"][2].judge_calls == 2 * 118_950
-    assert found["evaluation_phase1"][2].judge_calls == 2 * 630_000
-    assert found["test/gpt_4o"][2].endpoint_replies == 600
-    models = found["evaluation_phase1"][1].responses
+    cost_of = costs("phase1", tmp_path)
+    assert cost_of["preferences"][2].judge_calls == 2 * 118_950
+    assert cost_of["evaluation_phase1"][2].judge_calls == 2 * 630_000
+    assert cost_of["test/gpt_4o"][2].endpoint_replies == 600
+    models = cost_of["evaluation_phase1"][1].responses
     assert [m.split("=")[0] for m in models] == [
         "base", "gpt_4o", "sft_empathy", "dpo_empathy", "modpo_empathy", "dpo_soup", "joint_loss_dpo",
     ]  # fmt: skip
     # Two sequences a pair and two pairs an example: about twice DPO's work.
-    assert found["joint_loss_dpo"][2].chip_hours / found["dpo_empathy"][
+    assert cost_of["joint_loss_dpo"][2].chip_hours / cost_of["dpo_empathy"][
         2
     ].chip_hours == pytest.approx(2, rel=0.05)
     adapter = 4 * 64 * 32 * (3 * (4096 + 14336) + 2 * (4096 + 4096) + 2 * (4096 + 1024))
-    assert found["dpo_empathy"][2].disk == adapter and found["dpo_soup"][2].disk == 2 * adapter
+    assert cost_of["dpo_empathy"][2].disk == adapter and cost_of["dpo_soup"][2].disk == 2 * adapter
 
 
 def test_phase_2_compares_four_models_and_leads_with_the_papers_primary(tmp_path):
-    found = costs("phase2", tmp_path)
-    assert found["evaluation_phase2"][2].judge_calls == 2 * 180_000
+    cost_of = costs("phase2", tmp_path)
+    assert cost_of["evaluation_phase2"][2].judge_calls == 2 * 180_000
     assert (
-        found["modpo_survey"][1].pairs.name == "empathy_pairs.json"
-        and len(found["modpo_survey"][1].margin) == 5
+        cost_of["modpo_survey"][1].pairs.name == "empathy_pairs.json"
+        and len(cost_of["modpo_survey"][1].margin) == 5
     )
-    assert len(found["modpo_survey4"][1].margin) == 4
-    assert not any("active_listening" in margin for margin in found["modpo_survey4"][1].margin)
-    assert found["modpo_maxim"][1].pairs.name == "manner_pairs.json"
-    assert found["modpo_maxim"][1].margin[-1].startswith("safety=")
+    assert len(cost_of["modpo_survey4"][1].margin) == 4
+    assert not any("active_listening" in margin for margin in cost_of["modpo_survey4"][1].margin)
+    assert cost_of["modpo_maxim"][1].pairs.name == "manner_pairs.json"
+    assert cost_of["modpo_maxim"][1].margin[-1].startswith("safety=")
 
 
 @pytest.mark.parametrize("name", ["phase1", "phase2"])
@@ -152,17 +152,17 @@ def test_a_dry_run_says_where_inputs_come_from_and_what_is_missing(tmp_path, cap
     (tmp_path / "posts.csv").write_text(POSTS)
     given = (f"posts={tmp_path}/posts.csv",)
     run(RunConfig(experiment="phase1", output_dir=tmp_path / "out", set=given, dry_run=True))
-    said = capsys.readouterr().out
-    assert "1,497,900 judge calls" in said and "in hours of one H100 SXM" in said
+    printed = capsys.readouterr().out
+    assert "1,497,900 judge calls" in printed and "in hours of one H100 SXM" in printed
     assert (
-        "empathy_pairs.json  [from preferences]" in said
-        and "survey: data/survey.csv  [missing]" in said
+        "empathy_pairs.json  [from preferences]" in printed
+        and "survey: data/survey.csv  [missing]" in printed
     )
     (absent,) = (
-        line for line in said.splitlines() if line.startswith("what it reads and is not there: ")
+        line for line in printed.splitlines() if line.startswith("what it reads and is not there: ")
     )
     assert "data/survey.csv" in absent and "posts.csv" not in absent
-    assert "give --set judge=…" in said and not (tmp_path / "out").exists()
+    assert "give --set judge=…" in printed and not (tmp_path / "out").exists()
 
 
 def dry(
@@ -182,40 +182,40 @@ def test_a_dry_run_of_some_phases_counts_those_alone_with_what_the_others_make(t
         "set": ("judge=gpt-4.1-mini",),
     }
     run(RunConfig(**settings, only=("evaluation_phase1",)))
-    said = capsys.readouterr().out.splitlines()
-    assert [line for line in said if line.startswith("[")] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("[")] == [
         "[15/16] evaluation_phase1 (evaluate)"
     ]
-    (total,) = (line for line in said if line.startswith("in all"))
+    (total,) = (line for line in lines if line.startswith("in all"))
     assert "1,260,000 judge calls, $" in total and "chip-hours" not in total
-    assert any(line.endswith("test_personas.json  [from personas]") for line in said)
+    assert any(line.endswith("test_personas.json  [from personas]") for line in lines)
     with pytest.raises(UserError, match=r"--only: phase1\.yaml has no phase 'dpoo'"):
         run(RunConfig(**settings, only=("dpoo",)))
 
 
 def test_before_the_data_are_there_the_papers_counts_are_assumed_and_said(tmp_path, capsys):
-    said = dry("phase1", tmp_path / "out", capsys, judge="gpt-4.1-mini")
-    (total,) = (line for line in said if line.startswith("in all"))
+    printed = dry("phase1", tmp_path / "out", capsys, judge="gpt-4.1-mini")
+    (total,) = (line for line in printed if line.startswith("in all"))
     assert (
         "1,497,900 judge calls, 600 replies of an endpoint, $" in total and "unknown" not in total
     )
-    assert said[said.index("[16/16] report_phase1 (report)") + 1] == "    next to nothing"
+    assert printed[printed.index("[16/16] report_phase1 (report)") + 1] == "    next to nothing"
     assert (
         "assumed: data/interpretations-reddit.csv is not there: taken for the paper's 2,979 posts"
-        in said
+        in printed
     )
     mistral = (
         "models/Mistral-7B-Instruct-v0.2 is not there: taken to be as large as mistral-7b-v0.2"
     )
-    assert f"assumed: {mistral}, after which it is named" in said
+    assert f"assumed: {mistral}, after which it is named" in printed
 
 
 def test_dollars_follow_the_price_table_and_the_batch_apis_discount(tmp_path):
     def dollars(**given: str) -> float:
         costs_of = costs("phase1", tmp_path, {"judge": "gpt-4.1-mini"} | given)
-        found = costs_of["preferences"][2].dollars
-        assert found is not None
-        return found
+        judge_dollars = costs_of["preferences"][2].dollars
+        assert judge_dollars is not None
+        return judge_dollars
 
     # 237,900 calls of five replies of 320 tokens, a profile of 330, a post of 55 and some 500 of
     # instructions, at 0.40 dollars a million, and 27 tokens of answers at 1.60.
@@ -237,37 +237,37 @@ def test_dollars_follow_the_price_table_and_the_batch_apis_discount(tmp_path):
     ],
 )
 def test_a_price_that_is_not_known_makes_the_sum_unknown(tmp_path, capsys, judge, why):
-    said = dry("phase1", tmp_path / "out", capsys, **({"judge": judge} if judge else {}))
-    (total,) = (line for line in said if line.startswith("in all"))
+    printed = dry("phase1", tmp_path / "out", capsys, **({"judge": judge} if judge else {}))
+    (total,) = (line for line in printed if line.startswith("in all"))
     assert (
         "1,497,900 judge calls, 600 replies of an endpoint, dollars unknown, " in total
-        and why in said
+        and why in printed
     )
 
 
 def test_what_cannot_be_on_one_chip_is_said_so(tmp_path, capsys):
-    said = dry("phase1", tmp_path / "out", capsys, judge="m")
-    assert sum("does not fit on one TPU v5e" in line for line in said) == 8
+    printed = dry("phase1", tmp_path / "out", capsys, judge="m")
+    assert sum("does not fit on one TPU v5e" in line for line in printed) == 8
     what = "bfloat16 weights, the adapter, its gradients and moments"
     sentence = f"{what} alone are 16.0 GiB of 15.75; set base_dtype: nf4, or take several chips"
-    assert f"    does not fit on one TPU v5e: {sentence}" in said
+    assert f"    does not fit on one TPU v5e: {sentence}" in printed
     for chip, base_dtype in (("v5e", "nf4"), ("H100 SXM", "bfloat16")):
-        said = dry("phase1", tmp_path / "out", capsys, chip, judge="m", base_dtype=base_dtype)
-        assert not any("does not fit" in line for line in said)
+        printed = dry("phase1", tmp_path / "out", capsys, chip, judge="m", base_dtype=base_dtype)
+        assert not any("does not fit" in line for line in printed)
 
 
 def test_a_dry_run_counts_replies_by_the_tokens_a_second_that_fit_counts(tmp_path, capsys):
-    said = dry("phase1", tmp_path / "out", capsys, "H100 SXM", judge="m")
-    start = next(n for n, line in enumerate(said) if line.endswith("responses (responses)"))
+    printed = dry("phase1", tmp_path / "out", capsys, "H100 SXM", judge="m")
+    start = next(n for n, line in enumerate(printed) if line.endswith("responses (responses)"))
     # 2,379 x 5 replies of 320 tokens, 64 at a time, with 4.3 GB of a half-full cache.
     speed = 64 * 3.35e12 / (14.22e9 + 4.29e9)
     hours = 2379 * 5 * 320 / speed / 0.5 / 3600
-    assert said[start + 1].startswith(f"    {hours:.2g} chip-hours, ")
+    assert printed[start + 1].startswith(f"    {hours:.2g} chip-hours, ")
     sentence = (
         "tokens/s at the memory's bandwidth of one H100 SXM, half of which is counted with;"
         " bfloat16 weights and 64 rows of cache are 21.5 GiB of a chip's 80"
     )
-    figure, _, rest = said[start + 2].strip().partition(" ")
+    figure, _, rest = printed[start + 2].strip().partition(" ")
     assert rest == sentence
     assert float(figure.replace(",", "")) == pytest.approx(speed, rel=1e-3)
 
@@ -381,13 +381,13 @@ def test_a_dry_run_goes_on_where_models_are_not_made_yet(name, tmp_path, capsys)
     """The sandbox's posts are as many as it is told to make; what depends on its models is unknown,
     not nothing.
     """
-    said = dry(name, tmp_path / "out", capsys)
-    (total,) = (line for line in said if line.startswith("in all"))
+    printed = dry(name, tmp_path / "out", capsys)
+    (total,) = (line for line in printed if line.startswith("in all"))
     assert "chip-hours unknown, disk unknown" in total and not any(
-        "posts.csv is not there" in line for line in said
+        "posts.csv is not there" in line for line in printed
     )
     why = f"unknown: {tmp_path}/out/world/mistral is not there ("
-    assert sum(line.startswith(why) for line in said) == 1, "what is missing is told once"
+    assert sum(line.startswith(why) for line in printed) == 1, "what is missing is told once"
 
 
 def test_counts_come_from_files_that_are_there_or_not_at_all(tmp_path):

@@ -60,22 +60,22 @@ def test_phases_write_to_folders_of_their_name_with_out_and_seed_filled_in(tmp_p
 
 def test_a_dry_run_prints_every_phase_and_runs_none(tmp_path, capsys):
     run(RunConfig(experiment=str(experiment(tmp_path)), output_dir=tmp_path / "out", dry_run=True))
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     assert (
-        "[1/2] first (questions)" in said
-        and "[2/2] deep/second (questions)" in said
-        and "test_size: 12" in said
+        "[1/2] first (questions)" in printed
+        and "[2/2] deep/second (questions)" in printed
+        and "test_size: 12" in printed
     )
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["posts.csv"]
 
 
 def test_a_dry_run_refuses_a_test_set_that_the_posts_do_not_fill(tmp_path):
     path = experiment(tmp_path, TWO.replace("test_size: 12", "test_size: 600"))
-    said = (
+    message = (
         r"e\.yaml, phase deep/second: --test-size 600 does not fit 40 posts: test and training set"
         r" need at least 4"
     )
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         run(RunConfig(experiment=str(path), output_dir=tmp_path / "out", dry_run=True))
 
 

@@ -79,8 +79,8 @@ def test_it_trains_is_priced_and_refuses_as_every_other_command(
 
     capsys.readouterr()
     dry_run(experiment(), tmp_path / "out", None, {}, "v5e")
-    said = capsys.readouterr().out
-    assert "chip-hours" in said and "unknown" not in said
+    printed = capsys.readouterr().out
+    assert "chip-hours" in printed and "unknown" not in printed
     with pytest.raises(SystemExit) as end:
         main(["run", str(experiment(epochs=0)), "--output-dir", str(tmp_path / "out")])
     assert (

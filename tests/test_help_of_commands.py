@@ -36,9 +36,9 @@ def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, cap
     with pytest.raises(SystemExit) as left:
         main([*name.split(), "--help"])
     printed = capsys.readouterr().out
-    said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
+    help_text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
     assert left.value.code in (0, None)
-    assert "``" not in said, "quotes of the source are none of a terminal's"
+    assert "``" not in help_text, "quotes of the source are none of a terminal's"
     # How the source breaks and indents a docstring is nothing to who reads the help.
     head = printed.partition("--config FILE.yaml gives")[0]
     assert not re.search(r"^ ", head, re.MULTILINE), head
@@ -46,12 +46,12 @@ def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, cap
     assert texts
     for flag, text in texts.items():
         text = " ".join(text.split())
-        assert f"--{flag.replace('_', '-')}" in said
+        assert f"--{flag.replace('_', '-')}" in help_text
         # A sentence begins with a capital, or with the value that it explains, as in "paper: …".
         begins_as_sentence = re.match(r"[A-Z]|[\w-]+: ", text)
         assert begins_as_sentence and text.endswith((".", "…")), f"{name} --{flag}: {text!r}"
         assert len(text) >= 20, f"{name} --{flag}: {text!r}"
-        assert text[:20] in said
+        assert text[:20] in help_text
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -96,8 +96,8 @@ def test_a_finished_folder_whose_files_changed_is_not_nothing_to_do(tmp_path, da
         output.unlink()
     else:
         output.write_bytes(b"1234")
-    said = "is missing" if damage == "removed" else "has 4 bytes and not 8"
-    with pytest.raises(UserError, match=rf"adapter\.safetensors {said}"):
+    message = "is missing" if damage == "removed" else "has 4 bytes and not 8"
+    with pytest.raises(UserError, match=rf"adapter\.safetensors {message}"):
         Phase.open("x", settings, settings.output_dir, {})
 
 

@@ -113,8 +113,8 @@ COMMANDS: dict[str, Callable[[Path, Path, Path], object]] = {
 def test_an_adapter_for_another_base_is_refused_by_the_names_of_both(base, work, tmp_path, name):
     with pytest.raises(UserError) as refused:
         COMMANDS[name](base, work, tmp_path)
-    said = str(refused.value)
-    assert said.removeprefix("--soup empathy: ").startswith(
+    message = str(refused.value)
+    assert message.removeprefix("--soup empathy: ").startswith(
         f"{work / 'wider'} was trained on {OTHER} and does not fit {base}: "
     )
     assert not (tmp_path / "responses.csv").exists() and not (tmp_path / "metrics.jsonl").exists()

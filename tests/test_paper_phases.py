@@ -88,10 +88,10 @@ def one_layer(model: Path, folder: Path) -> None:
     shutil.copytree(model, folder)
     write_json(folder / "config.json", read_json(folder / "config.json") | {"num_hidden_layers": 1})
     tensors = load_file(folder / "model.safetensors")
-    kept = {
+    settings = {
         name: tensor for name, tensor in tensors.items() if not re.search(r"\.layers?\.[1-9]", name)
     }
-    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    save_file(settings, folder / "model.safetensors", {"format": "pt"})
 
 
 def documented() -> list[tuple[str, list[str], list[str]]]:

@@ -16,9 +16,9 @@ def test_without_a_terminal_a_line_comes_now_and_then(monkeypatch, caplog):
     for _ in range(30):
         now[0] += 10
         bar.update(100)
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 10
-    assert (said[0], said[-1]) == (
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 10
+    assert (messages[0], messages[-1]) == (
         "sampling: 1,300 of 4,000 replies",
         "sampling: 4,000 of 4,000 replies",
     )

@@ -115,8 +115,8 @@ def test_a_number_outside_its_range_is_refused_before_anything_is_read_or_writte
 
 def test_ranges_are_said_in_words():
     hints = {"a": Count, "b": Probability, "c": FractionBelowOne, "d": Seed}
-    said = [words(typing.get_args(hint)[1]) for hint in hints.values()]
-    assert said == [
+    sentences = [words(typing.get_args(hint)[1]) for hint in hints.values()]
+    assert sentences == [
         "at least 1",
         "above 0 and at most 1",
         "at least 0 and below 1",

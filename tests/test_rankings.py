@@ -47,10 +47,10 @@ def test_a_text_that_a_ranking_holds_twice_keeps_its_best_place_and_its_pairs_ar
     left_out = LeftOut()
     plain, twice = ranking("1", "a", "b"), ranking("2", "a", "b", "a", "c", "a")
     tied = replace(ranking("3", "a", "b", "b", "c"), ranks=(1, 1, 3, 4))
-    found = without_repeats([plain, twice, tied, ranking("4", "a", "a")], left_out)
-    assert found[0] is plain and [r.question_id for r in found] == ["1", "2", "3"]
-    assert [[c.response_text for c in r.candidates] for r in found[1:]] == [["a", "b", "c"]] * 2
-    assert [r.ranks for r in found[1:]] == [(1, 2, 3), (1, 1, 3)]
+    rankings = without_repeats([plain, twice, tied, ranking("4", "a", "a")], left_out)
+    assert rankings[0] is plain and [r.question_id for r in rankings] == ["1", "2", "3"]
+    assert [[c.response_text for c in r.candidates] for r in rankings[1:]] == [["a", "b", "c"]] * 2
+    assert [r.ranks for r in rankings[1:]] == [(1, 2, 3), (1, 1, 3)]
     assert left_out == LeftOut(identical=3 + 1 + 1)
 
 
@@ -59,8 +59,8 @@ def test_tied_replies_make_no_pair_and_are_counted(tmp_path, caplog):
 
     def made(per_question, *rankings: Ranking) -> tuple[list[tuple[str, str]], LeftOut]:
         counted = LeftOut()
-        found = pairs_of(rankings, per_question, counted)
-        return [(p.chosen.response_text, p.rejected.response_text) for p in found], counted
+        pairs = pairs_of(rankings, per_question, counted)
+        return [(p.chosen.response_text, p.rejected.response_text) for p in pairs], counted
 
     tied = replace(ranking("q", "a", "b", "c", "d"), ranks=(1, 1, 3, 3))
     assert made("all", tied) == ([("a", "d"), ("a", "c"), ("b", "d"), ("b", "c")], LeftOut(tied=2))

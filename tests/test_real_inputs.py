@@ -26,9 +26,9 @@ def test_upvotes_of_therapists_answers_become_pairs_within_a_question(real_data,
     pairs(
         PairsConfig(input=real_data("counsel-chat/20200325_counsel_chat.csv"), output_dir=tmp_path)
     )
-    found = load_pairs(tmp_path / "upvotes_pairs.json")
-    assert len(found) == 565 and len({pair.question_id for pair in found}) == 201
-    texts = [answer.response_text for pair in found for answer in (pair.chosen, pair.rejected)]
+    upvoted = load_pairs(tmp_path / "upvotes_pairs.json")
+    assert len(upvoted) == 565 and len({pair.question_id for pair in upvoted}) == 201
+    texts = [answer.response_text for pair in upvoted for answer in (pair.chosen, pair.rejected)]
     assert not any(tag in text for text in texts for tag in ("<p>", "</p>", "<br", "&nbsp;"))
 
 

@@ -81,9 +81,9 @@ def test_no_argument_and_no_files_name_moves_the_terminal(capsys, monkeypatch, t
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as left:
         main(arguments)
-    said = "".join(capsys.readouterr())
+    printed = "".join(capsys.readouterr())
     assert left.value.code == 2
-    assert "\x1b" not in said and "\x07" not in said and "\\x1b]0;owned\\x07" in said
+    assert "\x1b" not in printed and "\x07" not in printed and "\\x1b]0;owned\\x07" in printed
 
 
 def test_what_a_command_prints_moves_the_terminal_no_more(capsys, tmp_path):
@@ -92,5 +92,5 @@ def test_what_a_command_prints_moves_the_terminal_no_more(capsys, tmp_path):
         f' ["x{repr(ESCAPE)[1:-1]}.csv"]}}}}\n'
     )
     main(["run", str(tmp_path / "e.yaml"), "--dry-run", "--output-dir", str(tmp_path / "o")])
-    said = capsys.readouterr().out
-    assert "input: x\\x1b]0;owned\\x07.csv" in said and "\x1b" not in said
+    printed = capsys.readouterr().out
+    assert "input: x\\x1b]0;owned\\x07.csv" in printed and "\x1b" not in printed

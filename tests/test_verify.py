@@ -49,8 +49,8 @@ def verified(capsys, *arguments: str) -> tuple[int, list[str], str]:
         main(["verify", *arguments])
     except SystemExit as ended:
         code = int(ended.code or 0)
-    said = capsys.readouterr()
-    return code, said.out.splitlines(), said.err.strip()
+    captured = capsys.readouterr()
+    return code, captured.out.splitlines(), captured.err.strip()
 
 
 def test_a_whole_folder_is_ok(finished, capsys, caplog):
@@ -89,11 +89,11 @@ def test_what_changed_is_missing_or_unknown_is_named(finished, capsys, caplog):
             "missing  pairs.json (input: pairs)",
         ],
     )
-    said = (
+    message = (
         "5 files and inputs: 0 OK, 3 changed, 2 missing; 1 further files, of which no manifest"
         " speaks"
     )
-    assert caplog.messages[-1] == said
+    assert caplog.messages[-1] == message
     assert verified(capsys, "out", "--no-inputs")[1] == lines[:4]
 
 
@@ -116,8 +116,8 @@ def test_a_manifest_without_digests_is_refused(finished, capsys):
     for output in manifest["outputs"].values():
         del output["sha256"]
     write_json(Path("out/manifest.json"), manifest)
-    said = "jaxmodpo: out/manifest.json: outputs, adapter/weights lacks the field 'sha256'"
-    assert verified(capsys, "out", "--no-inputs") == (2, [], said)
+    message = "jaxmodpo: out/manifest.json: outputs, adapter/weights lacks the field 'sha256'"
+    assert verified(capsys, "out", "--no-inputs") == (2, [], message)
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_another_manifest_is_refused_with_exit_code_2(finished, capsys, change, 
 
 
 def test_a_folder_without_a_manifest_is_refused_with_those_below_it(finished, capsys):
-    code, lines, said = verified(capsys, "out", ".")
+    code, lines, errors = verified(capsys, "out", ".")
     assert (code, lines) == (2, [])
     assert (
-        said
+        errors
         == "jaxmodpo: . has no manifest.json: give the output folder of a finished command; those"
         " with one are out"
     )

@@ -18,8 +18,8 @@ BOTH = pytest.mark.parametrize("batching", ["packed", "padded"])
 
 
 def examples(count: int = 23, seed: int = 0) -> Examples:
-    made = reference_examples(count, share=0.1, seed=seed)
-    return made.with_fields(
+    many_examples = reference_examples(count, share=0.1, seed=seed)
+    return many_examples.with_fields(
         reference_logps=np.arange(2.0 * count, dtype=np.float32).reshape(count, 2)
     )
 
@@ -91,16 +91,21 @@ def test_at_most_a_tenth_of_packed_reference_lengths_is_padding(size, accumulati
 
 
 def test_reference_lengths_are_those_of_posts_and_replies():
-    made = reference_examples(5000)
-    completions = made.lengths - made.prompt_lengths
+    many_examples = reference_examples(5000)
+    completions = many_examples.lengths - many_examples.prompt_lengths
     assert (
         285 < np.median(completions) < 315 and completions.min() >= 60 and completions.max() <= 512
     )
-    assert 55 < np.median(made.prompt_lengths) < 65 and made.prompt_lengths.max() <= 512
-    assert (made.prompt_lengths[:, 0] == made.prompt_lengths[:, 1]).all()
+    assert (
+        55 < np.median(many_examples.prompt_lengths) < 65
+        and many_examples.prompt_lengths.max() <= 512
+    )
+    assert (many_examples.prompt_lengths[:, 0] == many_examples.prompt_lengths[:, 1]).all()
     np.testing.assert_array_equal(reference_examples(5).tokens, reference_examples(5).tokens)
     quarter = reference_examples(5000, share=0.25)
-    assert np.median(quarter.lengths) == pytest.approx(np.median(made.lengths) / 4, rel=0.02)
+    assert np.median(quarter.lengths) == pytest.approx(
+        np.median(many_examples.lengths) / 4, rel=0.02
+    )
 
 
 @BOTH
@@ -115,9 +120,9 @@ def test_an_iterator_that_is_restored_goes_on_where_it_was_saved(batching):
     second.restore(first.state)
     rest = list(second)
     assert len(rest) == len(whole) - 5
-    for expected, found in zip(whole[5:], rest, strict=True):
+    for expected, resumed_batch in zip(whole[5:], rest, strict=True):
         for name in expected:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+            np.testing.assert_array_equal(resumed_batch[name], expected[name], err_msg=name)
 
 
 @BOTH

@@ -297,12 +297,14 @@ def test_a_parquet_column_that_python_cannot_hold_is_refused_in_a_sentence(tmp_p
     parts = [pa.field("content", pa.string())] * 2
     twice = pa.StructArray.from_arrays([pa.array(["x", "y"])] * 2, fields=parts)
     late = pa.array([2**62] * 2, pa.timestamp("ms"))
-    for name, column, said in (
+    for name, column, message in (
         ("twice", twice, "duplicate field names"),
         ("late", late, "too large to convert"),
     ):
         parquet.write_table(pa.table(columns | {"more": column}), tmp_path / f"{name}.parquet")
-        with pytest.raises(UserError, match=rf"{name}.parquet holds what Python cannot: .*{said}"):
+        with pytest.raises(
+            UserError, match=rf"{name}.parquet holds what Python cannot: .*{message}"
+        ):
             load_pairs(tmp_path / f"{name}.parquet")
 
 
@@ -322,10 +324,10 @@ def test_rows_of_every_kind_of_file_are_counted(tmp_path, kind):
 def test_a_file_of_rankings_is_read_as_pairs_and_a_file_of_pairs_takes_no_number(tmp_path):
     write_rankings(tmp_path / "r.json", [ranking("q", "a", "b", "c"), ranking("p", "x", "x", "y")])
     assert len(load_pairs(tmp_path / "r.json")) == 2
-    found = load_pairs(tmp_path / "r.json", "all")
-    assert len(found) == 5, "two responses of one text make no pair"
-    write_pairs(tmp_path / "p.json", found)
-    assert load_pairs(tmp_path / "p.json") == found
+    pairs = load_pairs(tmp_path / "r.json", "all")
+    assert len(pairs) == 5, "two responses of one text make no pair"
+    write_pairs(tmp_path / "p.json", pairs)
+    assert load_pairs(tmp_path / "p.json") == pairs
     with pytest.raises(
         UserError, match=r"--pairs-per-question 2 needs rankings.*p.json holds pairs"
     ):

@@ -76,12 +76,12 @@ def test_each_filter_leaves_out_its_own_posts_and_counts_them(tmp_path):
     ]
     results = run(tmp_path, written(tmp_path / "a.csv", rows), max_characters=300).results
     assert results["left_out"] == {"too short": 1, "too long": 1, "too few words": 2}
-    kept = [
+    remaining = [
         q.question_id
         for name in ("train", "test")
         for q in read_questions(tmp_path / "out" / f"questions_{name}.csv")
     ]
-    assert sorted(kept) == sorted(name for name, _ in posts())
+    assert sorted(remaining) == sorted(name for name, _ in posts())
 
 
 def test_bounds_themselves_are_kept(tmp_path):

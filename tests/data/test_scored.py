@@ -39,9 +39,9 @@ ROWS = [
 
 
 def test_answers_are_paired_where_scores_differ_widest_gap_first(tmp_path):
-    found = made(tmp_path, scored(tmp_path, *ROWS), most_per_question=0)
-    assert found[0] == ("q", "best", "worst")
-    chosen = {(c, r) for _, c, r in found}
+    preferred = made(tmp_path, scored(tmp_path, *ROWS), most_per_question=0)
+    assert preferred[0] == ("q", "best", "worst")
+    chosen = {(c, r) for _, c, r in preferred}
     assert chosen == {
         ("best", "worst"), ("best", "good"), ("best", "fair"), ("good", "worst"), ("fair", "worst"),
     }  # fmt: skip

@@ -146,10 +146,12 @@ def test_a_long_question_keeps_its_end_a_long_response_its_start_and_both_are_co
 
 def test_reward_text_is_robertas_sentence_pair(tokenizer):
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-    asked, replied = (tokenizer.encode(t, add_special_tokens=False) for t in ("one two", "three"))
+    prompt_ids, replied = (
+        tokenizer.encode(t, add_special_tokens=False) for t in ("one two", "three")
+    )
     assert RewardText(tokenizer).example("one two", "three") == [
         start,
-        *asked,
+        *prompt_ids,
         end,
         end,
         *replied,
@@ -171,9 +173,9 @@ def test_reward_text_cuts_to_its_length_and_keeps_all_marks(tokenizer, question,
 
 def test_reward_text_keeps_a_token_of_both_sides_at_its_shortest_and_refuses_less(tokenizer):
     tokens = RewardText(tokenizer, max_length=6).example(WORDS, "one two")
-    asked, replied = (tokenizer.encode(t, add_special_tokens=False) for t in ("ten", "one"))
+    prompt_ids, replied = (tokenizer.encode(t, add_special_tokens=False) for t in ("ten", "one"))
     start, end = tokenizer.cls_token_id, tokenizer.sep_token_id
-    assert tokens == [start, *asked, end, end, *replied, end]
+    assert tokens == [start, *prompt_ids, end, end, *replied, end]
     for length in (5, 0, -1):
         with pytest.raises(UserError, match=f"at least 6, not {length}"):
             RewardText(tokenizer, max_length=length)
@@ -272,8 +274,8 @@ def test_a_control_token_that_a_text_names_is_plain_text_in_prompt_reply_and_rew
     assert [token for token in tokens[:prompt] if token in quoting.all_special_ids] == own and len(
         own
     ) == 3
-    asked = without.index(quoting.encode("one", add_special_tokens=False)[0])
-    assert tokens[:prompt] == without[:asked] + plain + without[asked + 2 : start]
+    position = without.index(quoting.encode("one", add_special_tokens=False)[0])
+    assert tokens[:prompt] == without[:position] + plain + without[position + 2 : start]
     assert tokens[prompt:-1] == [*plain, *quoting.encode("three", add_special_tokens=False)]
     start, end = quoting.cls_token_id, quoting.sep_token_id
     assert RewardText(quoting).example(named, "two") == [

@@ -19,18 +19,18 @@ from jaxmodpo.endpoints.pool import Limiter, drain
 
 
 def test_every_item_is_worked_on_once_and_no_more_are_drawn_than_there_are_workers():
-    drawn, ahead, lock, done = 0, [], threading.Lock(), []
+    calls_drawn, ahead, lock, done = 0, [], threading.Lock(), []
 
     def items() -> Iterator[int]:
-        nonlocal drawn
+        nonlocal calls_drawn
         for n in range(300):
             with lock:
-                drawn += 1
+                calls_drawn += 1
             yield n
 
     def work(n: int) -> None:
         with lock:
-            ahead.append(drawn - len(done))
+            ahead.append(calls_drawn - len(done))
         time.sleep(0.0002)
         with lock:
             done.append(n)
@@ -129,10 +129,10 @@ def test_ctrl_c_while_the_threads_still_start_waits_for_what_is_under_way():
         time.sleep(0.3)
         done.append(n)
 
-    drawn = itertools.count()
+    numbers = itertools.count()
     with pytest.raises(KeyboardInterrupt):
-        drain(drawn, work, workers=400, stop=threading.Event())
-    assert len(done) == next(drawn)
+        drain(numbers, work, workers=400, stop=threading.Event())
+    assert len(done) == next(numbers)
     assert not [t for t in threading.enumerate() if t.name.startswith("judge")]
 
 

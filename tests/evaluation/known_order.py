@@ -52,8 +52,8 @@ class KnownOrder:
         )
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
-        for asked in requests:
-            put(asked, self.answer(asked.request))
+        for call in requests:
+            put(call, self.answer(call.request))
 
 
 class FirstShown(KnownOrder):

@@ -63,9 +63,9 @@ def shaped(rows: dict) -> Judges:
 
 
 def only(rows: Sequence[dict], **names: object) -> dict:
-    found = [row for row in rows if all(row[name] == value for name, value in names.items())]
-    assert len(found) == 1
-    return found[0]
+    matching = [row for row in rows if all(row[name] == value for name, value in names.items())]
+    assert len(matching) == 1
+    return matching[0]
 
 
 Says = Callable[[np.random.Generator, int, Sequence[int]], Sequence[int]]

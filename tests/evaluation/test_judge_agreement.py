@@ -30,11 +30,11 @@ def test_repeats_are_compared_with_each_other_alone(tmp_path):
         vote(2, 1, ["a", "b"], ["a"]),
         vote(2, 1, ["a", "b"], None, repeat=1),
     ]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    row = only(said["repeats"])
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    row = only(results["repeats"])
     assert (row["requests"], row["pairs"]) == (2, 4)
     assert row["same"]["value"] == 0.5
-    assert only(said["position"])["votes"] == 4  # a repeat is no further vote
+    assert only(results["position"])["votes"] == 4  # a repeat is no further vote
 
 
 def test_repeats_of_rankings_give_kendalls_tau(tmp_path):
@@ -60,9 +60,9 @@ def test_repeats_of_rankings_give_kendalls_tau(tmp_path):
 
 
 def test_a_fair_coin_has_alpha_zero_and_a_position_is_no_agreement(tmp_path):
-    said = said_of(stored(tmp_path / "coin.sqlite", asked(coin)))
-    low, high = only(said["personas"])["alpha"]["interval"]
-    assert low < 0.01 and high > -0.01 and abs(only(said["personas"])["alpha"]["value"]) < 0.02
+    results = said_of(stored(tmp_path / "coin.sqlite", asked(coin)))
+    low, high = only(results["personas"])["alpha"]["interval"]
+    assert low < 0.01 and high > -0.01 and abs(only(results["personas"])["alpha"]["value"]) < 0.02
     first = said_of(stored(tmp_path / "first.sqlite", asked(leaning(1.0))))
     assert only(first["personas"])["alpha"]["value"] == pytest.approx(-1 / 19, abs=2e-3)
 
@@ -111,17 +111,17 @@ def test_judges_are_compared_on_what_they_share(tmp_path):
     ]
     a = stored(tmp_path / "a" / "votes.sqlite", ours)
     b = stored(tmp_path / "b" / "votes.sqlite", theirs)
-    said = said_of(a, b)
-    assert [judge["name"] for judge in said["judges"]] == [
+    results = said_of(a, b)
+    assert [judge["name"] for judge in results["judges"]] == [
         "m (a/votes.sqlite)",
         "m (b/votes.sqlite)",
     ]
-    row = only(said["judges_compared"])
-    found = {(v.question_id, v.persona_id): v for v in theirs}
+    row = only(results["judges_compared"])
+    vote_of = {(v.question_id, v.persona_id): v for v in theirs}
     pairs = [
-        (v, found[v.question_id, v.persona_id])
+        (v, vote_of[v.question_id, v.persona_id])
         for v in ours
-        if (v.question_id, v.persona_id) in found
+        if (v.question_id, v.persona_id) in vote_of
     ]
     assert row["votes"]["shared"] == len(pairs) == 9 * 4
     labels = [[v.order != (one.shown[0],) for v in (one, other)] for one, other in pairs]
@@ -167,10 +167,10 @@ def test_two_judges_that_only_see_positions_do_not_agree_beyond_chance(tmp_path)
 
 def test_judges_with_nothing_in_common_say_so(tmp_path):
     votes = [vote(1, 1, ["a", "b"], ["a"]), vote(2, 1, ["a", "b"], ["a"], judge="other", model="n")]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    row = only(said["judges_compared"])
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    row = only(results["judges_compared"])
     assert row["votes"]["shared"] == 0 and row["votes"]["kappa"]["undefined"] == "nothing is shared"
-    assert "nothing" not in judges_table(shaped(said)) and json.dumps(said, allow_nan=False)
+    assert "nothing" not in judges_table(shaped(results)) and json.dumps(results, allow_nan=False)
 
 
 def test_judges_rankings_are_compared_by_kendalls_tau(tmp_path):
@@ -196,8 +196,8 @@ def test_judges_rankings_are_compared_by_kendalls_tau(tmp_path):
 
 def test_criteria_are_apart_and_together(tmp_path):
     votes = [*asked(leaning(0.9)), *asked(leaning(0.5), criterion="safety", seed=1)]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    rows = {row["criterion"]: row for row in said["position"]}
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    rows = {row["criterion"]: row for row in results["position"]}
     assert rows.keys() == {"empathy", "safety", ALL}
     assert rows[ALL]["first"] == rows["empathy"]["first"] + rows["safety"]["first"]
     assert (

@@ -32,11 +32,11 @@ def test_command_writes_file_figures_and_table(tmp_path, capsys):
     )
     config = JudgesConfig(ledger=(str(a), str(b)), output_dir=tmp_path / "out", bootstrap=50)
     judges(config)
-    said = read_result(tmp_path / "out" / "judges.json", Judges)
+    results = read_result(tmp_path / "out" / "judges.json", Judges)
     assert {path.stem for path in (tmp_path / "out").glob("*.png")} == {
-        drawn.name for drawn in draw_judges(said)
+        drawn.name for drawn in draw_judges(results)
     }
-    assert len(draw_judges(said)) == 5
+    assert len(draw_judges(results)) == 5
     printed = capsys.readouterr().out
     assert "first shown wins" in printed and "m (a/votes.sqlite) and m (b/votes.sqlite)" in printed
     judges(config)

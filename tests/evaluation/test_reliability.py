@@ -40,13 +40,13 @@ def test_ties_and_failed_votes_are_counted_and_nothing_else(tmp_path):
         vote(2, 2, ["d", "c"], [], model="m"),
         vote(2, 5, ["c", "d"], None, status="parse_error", model=""),
     ]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    row = only(said["position"])
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    row = only(results["position"])
     assert (row["votes"], row["first"], row["second"], row["ties"]) == (6, 3, 1, 2)
     assert row["first_share"]["value"] == 0.75
     assert row["wilson"] == pytest.approx(wilson_interval(3, 4))
-    assert said["counts"] == {"votes": 8, "valid": 6, "failed": 2, "superseded": 0}
-    missing = said["missing"]
+    assert results["counts"] == {"votes": 8, "valid": 6, "failed": 2, "superseded": 0}
+    missing = results["missing"]
     assert missing["statuses"] == {"refusal": 1, "parse_error": 1}
     assert only(missing["by_criterion"])["failed_share"]["value"] == 0.25
     assert missing["personas_most_affected"] == [{"name": "p5", "votes": 2, "failed": 2}]
@@ -56,10 +56,10 @@ def test_ties_and_failed_votes_are_counted_and_nothing_else(tmp_path):
     ]
     # Each pair counted both ways round: a a b tie and d tie.
     units = [[0, 0, 1, 2], [1, 1, 0, 2], [1, 2], [0, 2]]
-    personas = only(said["personas"])
+    personas = only(results["personas"])
     assert personas["alpha"]["value"] == pytest.approx(alpha_by_pairs(units, "nominal"), rel=1e-12)
     assert personas["votes"] == 6 and personas["units"] == 2
-    assert [judge["name"] for judge in said["judges"]] == ["m"]
+    assert [judge["name"] for judge in results["judges"]] == ["m"]
 
 
 def test_newest_valid_vote_counts_once(tmp_path):
@@ -72,9 +72,11 @@ def test_newest_valid_vote_counts_once(tmp_path):
         vote(1, 2, ["a", "b"], None, status="refusal"),
         vote(1, 2, ["a", "b"], None, status="expired"),
     ]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    assert said["counts"] == {"votes": 2, "valid": 1, "failed": 1, "superseded": 4}
-    assert only(said["position"])["first"] == 1 and said["missing"]["statuses"] == {"expired": 1}
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    assert results["counts"] == {"votes": 2, "valid": 1, "failed": 1, "superseded": 4}
+    assert only(results["position"])["first"] == 1 and results["missing"]["statuses"] == {
+        "expired": 1
+    }
 
 
 def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
@@ -92,16 +94,19 @@ def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
     ]
     expected = said_of(stored(tmp_path / "apart.sqlite", [*one, *own_ids]))
     assert expected["counts"] == {"votes": 200, "valid": 200, "failed": 0, "superseded": 0}
-    said = said_of(stored(tmp_path / "same.sqlite", [*one, *same_ids]))
+    results = said_of(stored(tmp_path / "same.sqlite", [*one, *same_ids]))
     # Asked again, the same key is still one vote.
     again = said_of(stored(tmp_path / "again.sqlite", [*one, *same_ids, *one]))
     assert (
         again["counts"] == expected["counts"] | {"superseded": 40}
-        and said["counts"] == expected["counts"]
+        and results["counts"] == expected["counts"]
     )
     for part in ("position", "both_orders", "repeats", "personas"):
-        assert said[part] == again[part] == expected[part]
-    assert said["repeats"] == said["both_orders"] == [] and only(said["personas"])["units"] == 16
+        assert results[part] == again[part] == expected[part]
+    assert (
+        results["repeats"] == results["both_orders"] == []
+        and only(results["personas"])["units"] == 16
+    )
 
 
 def test_a_ledger_of_failed_votes_says_so(tmp_path):
@@ -109,12 +114,12 @@ def test_a_ledger_of_failed_votes_says_so(tmp_path):
         vote(1, 1, shown, None, status="refusal", model="")
         for shown in (["a", "b"], ["a", "b", "c"])
     ]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    assert said["judges"] == said["position"] == said["personas"] == []
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    assert results["judges"] == results["position"] == results["personas"] == []
     assert (
-        said["missing"]["failed"] == 2
-        and draw_judges(shaped(said)) == []
-        and "2 votes, 2 failed (2 refusal)" in judges_table(shaped(said))
+        results["missing"]["failed"] == 2
+        and draw_judges(shaped(results)) == []
+        and "2 votes, 2 failed (2 refusal)" in judges_table(shaped(results))
     )
 
 
@@ -217,13 +222,13 @@ def test_both_orders_are_told_apart(tmp_path):
         vote(1, 7, ["a", "b"], ["a"]),
         vote(1, 7, ["b", "a"], None, status="error"),
     ]
-    said = said_of(stored(tmp_path / "v.sqlite", votes))
-    row = only(said["both_orders"])
+    results = said_of(stored(tmp_path / "v.sqlite", votes))
+    row = only(results["both_orders"])
     assert (row["pairs"], row["consistent"]["value"]) == (5, 0.4)
     assert (row["first_both_times"], row["second_both_times"], row["tie_once"]) == (1, 1, 1)
     # One verdict a persona, as in the evaluation: a, tie, tie, tie, tie, a, and none of the
     # seventh.
-    personas = only(said["personas"])
+    personas = only(results["personas"])
     assert personas["votes"] == 6
     units = [[0, 2, 2, 2, 2, 0], [1, 2, 2, 2, 2, 1]]
     assert personas["alpha"]["value"] == pytest.approx(alpha_by_pairs(units, "nominal"), rel=1e-12)

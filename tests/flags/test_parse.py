@@ -167,10 +167,10 @@ def test_what_other_trainers_call_a_setting_names_ours(tmp_path):
 def test_help_lists_every_setting(capsys):
     with pytest.raises(SystemExit) as left:
         parse(Settings, ["--seed", "3", "--help"], "x")
-    said = capsys.readouterr().out
+    help_text = capsys.readouterr().out
     assert left.value.code == 0
     assert all(
-        text in said
+        text in help_text
         for text in ("--output-dir", "peak", "(default: None)", "--config", "What a command")
     )
 

@@ -97,9 +97,9 @@ class Server(LocalServer):
                 elif self.path == "/v1/files":
                     self.reply(server.upload(data, self.headers["Content-Type"]))
                 else:
-                    made = server.create(json.loads(data))
+                    batch = server.create(json.loads(data))
                     # A batch may be there although its answer never arrives.
-                    self.reply(made) if server.created() else self.cut()
+                    self.reply(batch) if server.created() else self.cut()
 
             def do_GET(self) -> None:
                 status = server.statuses("GET", self.path)
@@ -148,7 +148,7 @@ class Server(LocalServer):
             self.asked.append(
                 [json.loads(line) for line in self.files[body["input_file_id"]].splitlines()]
             )
-            made = {
+            batch = {
                 "id": f"batch-{len(self.asked)}",
                 "object": "batch",
                 "status": "validating",
@@ -157,8 +157,8 @@ class Server(LocalServer):
                 "metadata": body["metadata"],
                 "looked": 0,
             }
-            self.batches[made["id"]] = made
-            return made
+            self.batches[batch["id"]] = batch
+            return batch
 
     def look(self, batch_id: str) -> dict[str, Any]:
         with self.lock:

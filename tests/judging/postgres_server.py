@@ -21,16 +21,16 @@ class Missing(Exception):
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name) or next(
+    program = shutil.which(name) or next(
         (
             str(path)
             for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
         ),
         None,
     )
-    if found is None:
+    if program is None:
         raise Missing(f"there is no program {name}")
-    return found
+    return program
 
 
 def _free_port() -> int:
@@ -67,7 +67,7 @@ class Postgres:
         secret = self.folder / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
-        made = subprocess.run(
+        initialized = subprocess.run(
             [
                 initdb,
                 "-D",
@@ -85,9 +85,9 @@ class Postgres:
             cwd=self.folder,
             **self.as_user,
         )
-        if made.returncode:
+        if initialized.returncode:
             shutil.rmtree(self.folder, ignore_errors=True)
-            raise Missing(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
+            raise Missing(f"initdb failed: {initialized.stderr.strip().splitlines()[-1:]}")
         self.port = _free_port()
         self.schemas = 0
         self._start()

@@ -123,10 +123,10 @@ def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
     server.script = script
     with Ledger(tmp_path / "votes.sqlite") as ledger:
         assert ask(make_judge(server.url, ledger, tmp_path / "b"), requests(9)) == 9
-        found = {
+        vote_of = {
             (vote.question_id): vote for vote in ledger.every_vote() if vote.criterion == "empathy"
         }
-        assert [found[f"q{n}"].status for n in range(9)] == [
+        assert [vote_of[f"q{n}"].status for n in range(9)] == [
             "valid",
             "parse_error",
             "rejected",
@@ -139,7 +139,7 @@ def test_every_line_of_both_files_ends_with_a_named_status(server, tmp_path):
             "valid",
             "valid",
         ]
-        assert "HTTP 400" in found["q2"].raw and found["q2"].model == "m"
+        assert "HTTP 400" in vote_of["q2"].raw and vote_of["q2"].model == "m"
         all_done(ledger, tmp_path / "b")
     assert [len(lines) for lines in server.asked] == [9, 5]
 
@@ -408,14 +408,14 @@ def test_answers_that_cannot_be_read_end_the_run_before_the_next_batch_is_paid(s
 
 def test_what_an_endpoint_repeats_of_a_profile_is_in_no_vote_of_a_batch(server, tmp_path):
     def script(number: int, lines: Lines) -> Outcome:
-        said = (
+        message = (
             f"I cannot say more than this: {SECRET}, which was sent to me with a post and two"
             " replies."
         )
-        refusals = [answered(line, said) for line in lines[::2]]
+        refusals = [answered(line, message) for line in lines[::2]]
         errors = []
         for line in lines[1::2]:
-            body = {"error": {"message": f"{said} The line is too long.", "code": None}}
+            body = {"error": {"message": f"{message} The line is too long.", "code": None}}
             response = {"status_code": 400, "request_id": "r", "body": body}
             errors.append(
                 json.dumps({"custom_id": line["custom_id"], "response": response, "error": None})

@@ -257,11 +257,11 @@ def start_child(
 
 
 def endings(process: subprocess.Popen[str]) -> list[int]:
-    out, said = process.communicate(timeout=200)
-    assert process.returncode == 0, said[-2000:]
-    found = [int(line.split()[1]) for line in out.splitlines() if line.startswith("ended")]
-    assert set(found) <= {0, -signal.SIGKILL}, said[-2000:]
-    return found
+    out, error_output = process.communicate(timeout=200)
+    assert process.returncode == 0, error_output[-2000:]
+    ended = [int(line.split()[1]) for line in out.splitlines() if line.startswith("ended")]
+    assert set(ended) <= {0, -signal.SIGKILL}, error_output[-2000:]
+    return ended
 
 
 @pytest.mark.slow(seconds=20)

@@ -67,8 +67,8 @@ class Scripted:
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         if not self.costs:
-            for asked in requests:
-                put(asked, self.answer(asked.request))
+            for call in requests:
+                put(call, self.answer(call.request))
             return
         drain(
             requests,
@@ -101,13 +101,13 @@ def comparable(votes: Iterable[Vote]) -> list[Vote]:
 
 @pytest.mark.parametrize("costs", [False, True])
 def test_votes_come_back_in_the_order_of_the_requests(tmp_path, costs):
-    asked = requests(40)
+    all_requests = requests(40)
     judge = Scripted(costs)
-    votes = run(tmp_path / "v.sqlite", asked, judge)
-    assert [v.question_id for v in votes] == [r.question_id for r in asked]
+    votes = run(tmp_path / "v.sqlite", all_requests, judge)
+    assert [v.question_id for v in votes] == [r.question_id for r in all_requests]
     assert [v.order for v in votes] == [("ab"[n % 2],) for n in range(40)]
-    assert [v.key for v in votes] == [call_key(r, judge.identity) for r in asked]
-    assert sorted(judge.asked) == sorted(r.question_id for r in asked)
+    assert [v.key for v in votes] == [call_key(r, judge.identity) for r in all_requests]
+    assert sorted(judge.asked) == sorted(r.question_id for r in all_requests)
 
 
 @pytest.mark.parametrize("costs", [False, True])
@@ -332,11 +332,11 @@ def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path
         def answer(self, request: Request) -> Answer:
             return Answer("valid", "whole", {"empathy": ("b",), "safety": ("b",)}, "m", cost=1.0)
 
-    asked = requests(1, (CRITERION, OTHER))
+    all_requests = requests(1, (CRITERION, OTHER))
     with Ledger(tmp_path / "v.sqlite", "r") as ledger:
-        collect(lambda: asked, Half(True), ledger, label="t")
-        collect(lambda: asked, Whole(True), ledger, label="t", retry=True)
-        ((_, votes),) = votes_by_request(lambda: asked, "scripted", ledger)
+        collect(lambda: all_requests, Half(True), ledger, label="t")
+        collect(lambda: all_requests, Whole(True), ledger, label="t", retry=True)
+        ((_, votes),) = votes_by_request(lambda: all_requests, "scripted", ledger)
         assert [(v.criterion, v.status, v.order) for v in votes] == [
             ("empathy", "valid", ("a",)),
             ("safety", "valid", ("b",)),
@@ -347,14 +347,14 @@ def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path
 
 def test_votes_come_back_by_ballot_and_criterion_without_those_of_a_second_asking(tmp_path):
     both = (CRITERION, OTHER)
-    asked = [
+    all_requests = [
         dataclasses.replace(request, ballot_number=n // 2)
         for n, request in enumerate(requests(4, both))
     ]
-    asked.insert(1, dataclasses.replace(asked[0], repeat=1))
-    run(tmp_path / "v.sqlite", asked, Scripted(costs=False))
+    all_requests.insert(1, dataclasses.replace(all_requests[0], repeat=1))
+    run(tmp_path / "v.sqlite", all_requests, Scripted(costs=False))
     with Ledger(tmp_path / "v.sqlite") as ledger:
-        by_ballot = list(votes_by_ballot(lambda: asked, "scripted", ledger))
+        by_ballot = list(votes_by_ballot(lambda: all_requests, "scripted", ledger))
         assert [
             (s.ballot_number, s.criterion, [v.question_id for v in s.votes]) for s in by_ballot
         ] == [
@@ -369,7 +369,7 @@ def test_votes_come_back_by_ballot_and_criterion_without_those_of_a_second_askin
         # A vote is found under whatever number its ballot has in a later run.
         moved = [
             dataclasses.replace(request, ballot_number=request.ballot_number + 7)
-            for request in asked
+            for request in all_requests
         ]
         assert [s.ballot_number for s in votes_by_ballot(lambda: moved, "scripted", ledger)] == [
             7,
@@ -379,7 +379,7 @@ def test_votes_come_back_by_ballot_and_criterion_without_those_of_a_second_askin
         ]
         # The other criterion's requests of a ballot may come later; those of one criterion may not
         # be scattered.
-        scattered = [asked[0], asked[3], asked[2]]
+        scattered = [all_requests[0], all_requests[3], all_requests[2]]
         with pytest.raises(
             ValueError, match="the requests of ballot 0 by empathy do not follow one another"
         ):

@@ -43,10 +43,10 @@ def test_every_form_of_the_rule_names_the_same_votes(tmp_path_factory, drawn):
     ]
     expected = effective(votes)
     names = np.array([["abcd".index(name), 7] for name, _ in drawn])
-    found = effective_positions(names, np.array([status == "valid" for _, status in drawn]))
-    assert found.positions.tolist() == expected
-    assert [drawn[n][0] for n in found.first] == [drawn[n][0] for n in expected]
-    assert found.first.tolist() == [
+    positions = effective_positions(names, np.array([status == "valid" for _, status in drawn]))
+    assert positions.positions.tolist() == expected
+    assert [drawn[n][0] for n in positions.first] == [drawn[n][0] for n in expected]
+    assert positions.first.tolist() == [
         next(n for n, one in enumerate(votes) if one.key == votes[e].key) for e in expected
     ]
     with Ledger(tmp_path_factory.mktemp("ledger") / "votes.sqlite") as ledger:

@@ -253,19 +253,19 @@ def test_one_question_that_the_endpoint_does_not_take_stops_no_run(server, tmp_p
 
 
 def test_what_an_endpoint_repeats_of_a_request_is_not_kept(server):
-    asked = replace(
+    long_request = replace(
         request(), persona_text="You are a patient called Secret.\nYou live in Nowhere at all."
     )
     echo = {
-        "message": f'invalid input: {asked.persona_text!r} and "You live in Nowhere at all."',
+        "message": f'invalid input: {long_request.persona_text!r} and "You live in Nowhere at all."',
         "code": "odd",
     }
     server.script = lambda body: (400, {"error": echo})
-    raw = answered(judge(server), asked).raw
+    raw = answered(judge(server), long_request).raw
     assert raw.startswith("HTTP 400: ") and "[...]" in raw
     assert "Secret" not in raw and "Nowhere" not in raw
     server.script = lambda body: (200, {"detail": body["messages"]})
-    raw = answered(judge(server), asked).raw
+    raw = answered(judge(server), long_request).raw
     assert raw.startswith("not a chat completion") and "Secret" not in raw and "Nowhere" not in raw
 
 
@@ -381,16 +381,16 @@ def test_a_tie_is_read_only_where_it_was_offered(server):
 
 
 def test_of_several_criteria_in_a_call_each_is_read_by_itself(server):
-    asked = request(criterion=["empathy", "safety"])
+    two_criteria = request(criterion=["empathy", "safety"])
     server.script = lambda body: (200, said('{"empathy": [3, 1, 2], "safety": [1, 1, 2]}'))
-    answer = answered(judge(server), asked)
+    answer = answered(judge(server), two_criteria)
     assert (answer.status, answer.orders) == ("valid", {"empathy": ("z", "x", "y")})
     (call,) = server.calls
     schema = call["response_format"]["json_schema"]["schema"]
     assert schema["required"] == list(schema["properties"]) == ["empathy", "safety"]
     for nothing in ('{"ranking": [1, 2, 3]}', '{"empathy": [1], "safety": "2"}', "[]"):
         server.script = lambda body, nothing=nothing: (200, said(nothing))
-        assert (answered(judge(server), asked).status) == "parse_error"
+        assert (answered(judge(server), two_criteria).status) == "parse_error"
 
 
 def test_the_limit_of_an_answer_is_called_what_the_family_calls_it(server):
@@ -470,12 +470,14 @@ def test_an_answer_of_two_readings_is_none(server, text):
 
 
 def test_an_answer_is_read_before_texts_of_the_request_are_cut_out(server):
-    asked = replace(request(criterion=["empathy", "safety"]), question_text='"safety": [2, 1, 3]')
+    misleading = replace(
+        request(criterion=["empathy", "safety"]), question_text='"safety": [2, 1, 3]'
+    )
     server.script = lambda body: (
         200,
         said('{\n"empathy": [3, 1, 2],\n"safety": [2, 1, 3]\n}' + " " * 60),
     )
-    assert answered(judge(server), asked).orders == {
+    assert answered(judge(server), misleading).orders == {
         "empathy": ("z", "x", "y"),
         "safety": ("y", "x", "z"),
     }
@@ -501,8 +503,11 @@ def test_answers_in_a_row_that_are_no_votes_end_a_run_early(server, tmp_path, en
         "\n".join(["question_id,question_text,response_id,response_text", *rows]) + "\n"
     )
     write_json(tmp_path / "p.json", {f"p{n}": f"profile number {n}" for n in range(100)})
-    asked = itertools.count()
-    server.script = lambda body: (200, said("I like the second.", ends[next(asked) % len(ends)]))
+    call_numbers = itertools.count()
+    server.script = lambda body: (
+        200,
+        said("I like the second.", ends[next(call_numbers) % len(ends)]),
+    )
     config = endpoint_preferences(server, tmp_path, max_concurrency=4)
     with pytest.raises(UserError, match=told):
         preferences(config)

@@ -330,10 +330,13 @@ def test_ctrl_c_ends_with_130_keeps_the_answers_under_way_and_only_the_rest_is_a
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         sent = time.monotonic()
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 130, said[-2000:]
+        _, error_output = process.communicate(timeout=60)
+        assert process.returncode == 130, error_output[-2000:]
         assert time.monotonic() - sent < 10
-        assert "interrupted; the same command goes on from here" in said and "Traceback" not in said
+        assert (
+            "interrupted; the same command goes on from here" in error_output
+            and "Traceback" not in error_output
+        )
         answered = Counter(server.answered)
         with Ledger(tmp_path / "out" / "votes.sqlite") as ledger:
             stored = {(v.question_id[1:], v.persona_id[1:]) for v in ledger.every_vote()}
@@ -343,8 +346,8 @@ def test_ctrl_c_ends_with_130_keeps_the_answers_under_way_and_only_the_rest_is_a
         assert 40 <= len(stored) < questions * personas
         server.latency = 0.0
         process = started([*flags, "--output-dir", out])
-        _, said = process.communicate(timeout=120)
-        assert process.returncode == 0, said[-2000:]
+        _, error_output = process.communicate(timeout=120)
+        assert process.returncode == 0, error_output[-2000:]
         assert set(server.answered.values()) == {1} and len(server.answered) == questions * personas
 
 

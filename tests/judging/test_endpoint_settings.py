@@ -63,7 +63,7 @@ def test_loopback_hosts_are_this_machine(monkeypatch, url):
 
 def test_another_machine_is_allowed_with_the_flag_and_a_key(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
-    made = EndpointJudge(
+    endpoint_judge = EndpointJudge(
         Endpoint(
             base_url="https://api.example.com/v1",
             model="m",
@@ -71,7 +71,7 @@ def test_another_machine_is_allowed_with_the_flag_and_a_key(monkeypatch):
             api_key_env="MY_KEY",
         )
     )
-    assert made.costs and KEY not in made.identity
+    assert endpoint_judge.costs and KEY not in endpoint_judge.identity
 
 
 def test_the_identity_tells_models_urls_and_temperatures_apart(server):

@@ -141,8 +141,8 @@ def test_what_cannot_be_exported_is_one_sentence_and_leaves_no_file(
     settings = {"--ledger": str(ledger), "--output": "votes.jsonl"} | dict([arguments])  # type: ignore[list-item]
     with pytest.raises(SystemExit) as ended:
         main(["votes", *(word for pair in settings.items() for word in pair)])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and words in said and len(said.splitlines()) == 1
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and words in errors and len(errors.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 

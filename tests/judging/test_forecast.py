@@ -148,19 +148,19 @@ def test_the_dry_run_says_it_all_and_writes_and_asks_nothing(work, capsys):
     before = sorted(work.rglob("*"))
     # There is no key, no model answers at this URL, and personas may not be sent.
     assert preferences(config_for(work, base_url="http://192.0.2.1/v1", repeat_share=0.5)) is None
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     repeats = sum(r.repeat for r in plan(config_for(work, repeat_share=0.5)))
     assert 0 < repeats < 40
-    assert said.startswith(
+    assert printed.startswith(
         f"{40 + repeats} calls for 60 votes; 0 are in the ledger, {40 + repeats} to come\n"
     )
-    assert "at the prices of 2026-06" in said and "costs more" in said
+    assert "at the prices of 2026-06" in printed and "costs more" in printed
     assert sorted(work.rglob("*")) == before
     assert (
         preferences(config_for(work, ledger=f"sqlite:///{work}/none.sqlite", repeat_share=0.5))
         is None
     )
-    assert capsys.readouterr().out == said and sorted(work.rglob("*")) == before
+    assert capsys.readouterr().out == printed and sorted(work.rglob("*")) == before
     assert preferences(config_for(work, judge="rubric")) is None
     assert (
         capsys.readouterr().out

@@ -140,11 +140,15 @@ def test_whatever_a_server_said_can_be_kept(place, said):
     answer = Answer("valid", said, {"empathy": ("a",)}, f"m {said}", request_id=f"r {said}")
     with Ledger(place) as ledger:
         ledger.add(votes_of(asked(), answer, judge="j", run=""))
-        (kept,) = ledger.every_vote()
-        assert kept.order == ("a",) and kept.status == "valid"
+        (stored_vote,) = ledger.every_vote()
+        assert stored_vote.order == ("a",) and stored_vote.status == "valid"
         if said.isprintable():
-            assert (kept.raw, kept.model, kept.request_id) == (said, f"m {said}", f"r {said}")
-        json.dumps(as_record(kept), ensure_ascii=False).encode()
+            assert (stored_vote.raw, stored_vote.model, stored_vote.request_id) == (
+                said,
+                f"m {said}",
+                f"r {said}",
+            )
+        json.dumps(as_record(stored_vote), ensure_ascii=False).encode()
 
 
 STATUSES: list[Status] = ["valid", "refusal", "error"]
@@ -445,9 +449,9 @@ def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place,
     processes = [child(SHARES, place, name, tmp_path / "go") for name in ("one", "two")]
     assert [first_line(p) for p in processes] == ["ready", "ready"]
     (tmp_path / "go").touch()
-    said = [p.communicate(timeout=120) for p in processes]
-    assert all(p.returncode == 0 for p in processes), said[0][1][-2000:] + said[1][1][-2000:]
-    counts = [[int(n) for n in out.split()] for out, _ in said]
+    outputs = [p.communicate(timeout=120) for p in processes]
+    assert all(p.returncode == 0 for p in processes), outputs[0][1][-2000:] + outputs[1][1][-2000:]
+    counts = [[int(n) for n in out.split()] for out, _ in outputs]
     assert counts[0][0] + counts[1][0] == 700 and min(counts[0][0], counts[1][0]) > 100, "both work"
     assert all(count[1:] == [1400, 1400] for count in counts), "each ends with all votes"
     with Ledger(place) as ledger:

@@ -103,9 +103,9 @@ def test_a_database_that_cannot_be_opened_is_told_in_a_sentence_without_the_pass
     url = change(postgres.new_place())
     with pytest.raises(UserError, match=words) as caught:
         Ledger(url)
-    said = str(caught.value)
-    assert "cannot be opened" in said and "\n" not in said
-    assert PASSWORD not in said and ":wrong" not in said
+    message = str(caught.value)
+    assert "cannot be opened" in message and "\n" not in message
+    assert PASSWORD not in message and ":wrong" not in message
 
 
 def test_a_missing_driver_is_named_with_what_to_install(monkeypatch):

@@ -58,8 +58,8 @@ class KnownOrder:
         return tuple(r.response_id for r in sorted(request.responses, key=worth, reverse=True))
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
-        for asked in requests:
-            put(asked, self.answer(asked.request))
+        for call in requests:
+            put(call, self.answer(call.request))
 
 
 @pytest.fixture
@@ -126,11 +126,11 @@ def files(folder: Path) -> dict[str, bytes]:
 def counted(work: Path, out: str = "out") -> list[Vote]:
     """The votes that count, without what differs between two runs."""
     with Ledger(work / out / "votes.sqlite") as ledger:
-        found = [
+        requests = [
             dataclasses.replace(v, call="", time="", run="")
             for v in ledger.every_vote(effective_only=True)
         ]
-    return sorted(found, key=lambda vote: vote.key)
+    return sorted(requests, key=lambda vote: vote.key)
 
 
 def test_a_known_ranking_comes_out_by_criterion(work, monkeypatch):
@@ -214,9 +214,10 @@ def test_a_finished_run_that_asked_again_does_not_end_with_nothing_to_do(work, m
     monkeypatch.setattr(module, "make_judge", lambda *_: KnownOrder())
     phase = preferences(config_for(work, retry_errors=True))
     assert phase is not None
-    asked = 2 * 6 * 4
+    votes_asked = 2 * 6 * 4
     assert (
-        phase.ending == f"finished: {work / 'out'}; questions 6, votes {asked}, valid votes {asked}"
+        phase.ending
+        == f"finished: {work / 'out'}; questions 6, votes {votes_asked}, valid votes {votes_asked}"
     )
     phase = preferences(config_for(work))
     assert phase is not None and phase.ending.endswith(
@@ -239,11 +240,15 @@ def test_ties_are_counted_and_dropped_only_if_told_to(work, monkeypatch):
         [reply(q, n, min(n, 3) if q == 0 else n) for q in range(QUESTIONS) for n in range(REPLIES)],
     )
     settings = {"only": ("empathy",), "personas_per_question": 0}
-    kept = run(work, monkeypatch, KnownOrder(), "kept", **settings)["criteria"]["empathy"]
+    ties_counted = run(work, monkeypatch, KnownOrder(), "kept", **settings)["criteria"]["empathy"]
     dropped = run(work, monkeypatch, KnownOrder(), "dropped", ties="drop", **settings)["criteria"][
         "empathy"
     ]
-    assert (kept["questions_with_ties"], kept["pairs"], kept["rankings"]) == (
+    assert (
+        ties_counted["questions_with_ties"],
+        ties_counted["pairs"],
+        ties_counted["rankings"],
+    ) == (
         1,
         QUESTIONS,
         QUESTIONS,

@@ -106,8 +106,8 @@ def test_text_that_looks_like_a_template_stays_text():
 def test_no_placeholder_is_left_over():
     for kind in ("rank", "compare"):
         for criterion in ("empathy", "overall"):
-            asked = request("one", "two", kind=kind, criterion=criterion)
-            assert not any("$" in message["content"] for message in OURS.messages(asked))
+            two_replies = request("one", "two", kind=kind, criterion=criterion)
+            assert not any("$" in message["content"] for message in OURS.messages(two_replies))
 
 
 def test_a_tie_is_spoken_of_only_where_it_may_be_answered():
@@ -118,9 +118,9 @@ def test_a_tie_is_spoken_of_only_where_it_may_be_answered():
 
 
 def test_several_criteria_stand_in_one_call_each_with_its_definition_and_its_field():
-    asked = request("one", "two", "three", criterion="empathy safety trust_rapport")
-    text = user(asked)
-    for criterion in asked.criteria:
+    three_replies = request("one", "two", "three", criterion="empathy safety trust_rapport")
+    text = user(three_replies)
+    for criterion in three_replies.criteria:
         assert all(
             part in text
             for part in (criterion.description, criterion.better_when, criterion.worse_when)
@@ -129,7 +129,7 @@ def test_several_criteria_stand_in_one_call_each_with_its_definition_and_its_fie
     assert "as if it were the only one" in text and "as if it were the only one" not in user(
         request("one", "two")
     )
-    schema = answer_schema(asked)
+    schema = answer_schema(three_replies)
     assert (
         schema["required"] == list(schema["properties"]) == ["empathy", "trust_rapport", "safety"]
     )
@@ -160,11 +160,11 @@ def test_a_criterion_whose_field_is_no_permutation_is_left_out_alone(raw, orders
     st.lists(st.one_of(st.integers(-1, 7), st.booleans(), st.text(max_size=2))),
 )
 def test_every_permutation_is_read_and_nothing_else(permutation, other):
-    asked = request(*"abcde")
+    five_replies = request(*"abcde")
     expected = {"empathy": tuple(f"model-{n - 1}" for n in permutation)}
-    assert parse_orders(json.dumps({"ranking": permutation}), asked) == expected
+    assert parse_orders(json.dumps({"ranking": permutation}), five_replies) == expected
     is_one = all(type(n) is int for n in other) and sorted(other) == [1, 2, 3, 4, 5]
-    assert bool(parse_orders(json.dumps({"ranking": other}), asked)) == is_one
+    assert bool(parse_orders(json.dumps({"ranking": other}), five_replies)) == is_one
 
 
 def test_the_schema_admits_the_labels_and_nothing_else():

@@ -82,49 +82,55 @@ def replayed(judge: ReplayJudge, wanted: list[Request], place: Path) -> dict[str
 
 def test_every_vote_is_replayed_as_it_counted(recorded, tmp_path):
     with Ledger(tmp_path / "expected.sqlite") as ledger:
-        made = [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)]
-        import_votes(ledger, made)
-        expected = ledger.votes([vote.key for vote in made])
+        recorded_votes = [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)]
+        import_votes(ledger, recorded_votes)
+        expected = ledger.votes([vote.key for vote in recorded_votes])
     judge = ReplayJudge(recorded)
-    found = replayed(judge, [asked for asked, _ in RECORDED], tmp_path / "now.sqlite")
+    replayed_votes = replayed(judge, [asked for asked, _ in RECORDED], tmp_path / "now.sqlite")
     judge.close()
     # What happened then has been paid; who asked, when, and in which call is of now.
     own: dict[str, Any] = {"run": "", "call": "", "time": "", "cost": None, "usage": None}
     own |= dict.fromkeys(["prompt_tokens", "cached_tokens", "completion_tokens"])
     del own["usage"]
-    assert {key: replace(vote, **own) for key, vote in found.items()} == {
+    assert {key: replace(vote, **own) for key, vote in replayed_votes.items()} == {
         key: replace(vote, **own) for key, vote in expected.items()
     }
-    statuses = {(vote.question_id, vote.criterion): vote.status for vote in found.values()}
+    statuses = {(vote.question_id, vote.criterion): vote.status for vote in replayed_votes.values()}
     assert statuses["q4", "empathy"] == "valid" and statuses["q4", "safety"] == "content_filter"
     assert statuses["q2", "safety"] == "parse_error" and statuses["q5", "empathy"] == "expired"
-    assert all(vote.cost is None and vote.prompt_tokens is None for vote in found.values())
+    assert all(vote.cost is None and vote.prompt_tokens is None for vote in replayed_votes.values())
 
 
 def test_votes_of_one_call_stay_together(recorded, tmp_path):
-    found = replayed(ReplayJudge(recorded), [request("q1")], tmp_path / "now.sqlite")
-    assert len({vote.call for vote in found.values()}) == 1 and len(found) == 2
+    replayed_votes = replayed(ReplayJudge(recorded), [request("q1")], tmp_path / "now.sqlite")
+    assert len({vote.call for vote in replayed_votes.values()}) == 1 and len(replayed_votes) == 2
 
 
 def test_what_was_not_recorded_is_an_error_and_asked_of_nobody(recorded, tmp_path):
     other = replace(request("q1"), responses=request("q1").responses[::-1])
     # One of its two criteria was recorded, in a call of its own.
     partly = request("q5", CRITERIA[:1])
-    found = replayed(ReplayJudge(recorded), [request("q9"), other, partly], tmp_path / "now.sqlite")
-    unknown = [vote for vote in found.values() if vote.question_id != "q5"]
+    replayed_votes = replayed(
+        ReplayJudge(recorded), [request("q9"), other, partly], tmp_path / "now.sqlite"
+    )
+    unknown = [vote for vote in replayed_votes.values() if vote.question_id != "q5"]
     assert len(unknown) == 4 and {(vote.status, vote.raw) for vote in unknown} == {
         ("error", "not recorded")
     }
-    assert [vote.status for vote in found.values() if vote.question_id == "q5"] == ["expired"]
+    assert [vote.status for vote in replayed_votes.values() if vote.question_id == "q5"] == [
+        "expired"
+    ]
 
 
 def test_a_criterion_that_was_not_recorded_is_an_error_beside_one_that_was(tmp_path):
     with Ledger(tmp_path / "then.sqlite") as ledger:
         ledger.add(votes_on(request("q1"), BOTH)[:1])
-    found = replayed(
+    replayed_votes = replayed(
         ReplayJudge(tmp_path / "then.sqlite"), [request("q1")], tmp_path / "now.sqlite"
     )
-    statuses = {vote.criterion: (vote.status, vote.raw, vote.order) for vote in found.values()}
+    statuses = {
+        vote.criterion: (vote.status, vote.raw, vote.order) for vote in replayed_votes.values()
+    }
     assert statuses == {
         "empathy": ("valid", "both", ("a",)),
         "safety": ("error", "not recorded", None),
@@ -132,18 +138,18 @@ def test_a_criterion_that_was_not_recorded_is_an_error_beside_one_that_was(tmp_p
 
 
 def test_requests_are_drawn_a_few_at_a_time(recorded):
-    judge, drawn, put = ReplayJudge(recorded), 0, 0
+    judge, requests_drawn, put = ReplayJudge(recorded), 0, 0
 
     def draw() -> Iterator[Call]:
-        nonlocal drawn
+        nonlocal requests_drawn
         for _ in range(1000):
-            drawn += 1
+            requests_drawn += 1
             yield Call(call_key(request("q1"), judge.identity), request("q1"))
 
     def count(asked: Call, answer: Answer) -> None:
         nonlocal put
         put += 1
-        assert drawn - put <= 256
+        assert requests_drawn - put <= 256
 
     judge.ask(draw(), count)
     assert put == 1000 and judge.costs is False
@@ -162,8 +168,12 @@ def test_of_several_judges_one_must_be_named(tmp_path):
         ReplayJudge(place, "llama")
     assert ReplayJudge(place, "mini").identity == "model gpt-mini"
     assert ReplayJudge(place, "model gpt").identity == "model gpt"
-    found = replayed(ReplayJudge(place, "rubric"), [request("q1")], tmp_path / "now.sqlite")
-    assert {vote.judge for vote in found.values()} == {"rubric"} and len(found) == 2
+    replayed_votes = replayed(
+        ReplayJudge(place, "rubric"), [request("q1")], tmp_path / "now.sqlite"
+    )
+    assert {vote.judge for vote in replayed_votes.values()} == {"rubric"} and len(
+        replayed_votes
+    ) == 2
 
 
 def test_nothing_to_replay_is_a_sentence_and_makes_no_file(tmp_path):

@@ -222,11 +222,11 @@ def test_a_persona_that_cares_more_is_swayed_more_often():
 
     def wins(importance: float) -> int:
         persona = f"- Empathy and warmth: {importance}/5 importance"
-        asked = (
+        requests = (
             request(WARM, PLAIN, kind="compare", persona=persona, person=f"p{n}")
             for n in range(300)
         )
-        return sum(order(judge, r) == ("r0",) for r in asked)
+        return sum(order(judge, r) == ("r0",) for r in requests)
 
     # The difference of two noises has standard deviation 0.5 √2; the scores differ by 1.
     for importance in (0.0, 2.5, 5.0):
@@ -239,10 +239,10 @@ def test_a_persona_that_cares_more_is_swayed_more_often():
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_the_shown_order_does_not_change_the_answer(noise):
     judge = RubricJudge(seed=3, noise=noise)
-    asked = request(WARM, SAFE, PLAIN, PLAIN)
+    four_replies = request(WARM, SAFE, PLAIN, PLAIN)
     answers = {
-        order(judge, dataclasses.replace(asked, responses=shown))
-        for shown in itertools.permutations(asked.responses)
+        order(judge, dataclasses.replace(four_replies, responses=shown))
+        for shown in itertools.permutations(four_replies.responses)
     }
     assert len(answers) == 1
 
@@ -264,39 +264,42 @@ def test_compare_and_rank_agree():
 
 def test_a_call_by_several_criteria_says_what_calls_by_each_say():
     judge = RubricJudge(5, 0.5)
-    asked = request(WARM, SAFE, PLAIN)
-    several = dataclasses.replace(asked, criteria=tuple(load_criteria("therapeutic")))
+    three_replies = request(WARM, SAFE, PLAIN)
+    several = dataclasses.replace(three_replies, criteria=tuple(load_criteria("therapeutic")))
     alone = {
-        c.name: order(judge, dataclasses.replace(asked, criteria=(c,))) for c in several.criteria
+        c.name: order(judge, dataclasses.replace(three_replies, criteria=(c,)))
+        for c in several.criteria
     }
     assert judge.answer(several).orders == alone and len(set(alone.values())) > 1
 
 
 def test_every_source_of_the_noise_changes_it():
-    asked = request(PLAIN, PLAIN, PLAIN, PLAIN, PLAIN, PLAIN)
+    six_replies = request(PLAIN, PLAIN, PLAIN, PLAIN, PLAIN, PLAIN)
     changed = [
-        dataclasses.replace(asked, persona_id="other"),
-        dataclasses.replace(asked, question_id="other"),
-        dataclasses.replace(asked, repeat=1),
-        dataclasses.replace(asked, criteria=(Criterion("safety", "d", "b", "w"),)),
+        dataclasses.replace(six_replies, persona_id="other"),
+        dataclasses.replace(six_replies, question_id="other"),
+        dataclasses.replace(six_replies, repeat=1),
+        dataclasses.replace(six_replies, criteria=(Criterion("safety", "d", "b", "w"),)),
         dataclasses.replace(
-            asked,
+            six_replies,
             responses=tuple(
-                Candidate(r.response_id, "Many people read papers.") for r in asked.responses
+                Candidate(r.response_id, "Many people read papers.") for r in six_replies.responses
             ),
         ),
     ]
     judge = RubricJudge(0, 0.5)
-    orders = [order(judge, r) for r in [asked, *changed]] + [order(RubricJudge(1, 0.5), asked)]
+    orders = [order(judge, r) for r in [six_replies, *changed]] + [
+        order(RubricJudge(1, 0.5), six_replies)
+    ]
     assert len(set(orders)) == len(orders)
 
 
 def test_the_noise_is_gaussian_with_the_given_spread():
     judge = RubricJudge(0, 0.5)
     asked = (request(PLAIN, person=f"p{n}") for n in range(4000))
-    drawn = [judge._rating(r, r.responses[0], "empathy").utility for r in asked]
-    mean = sum(drawn) / len(drawn)
-    spread = math.sqrt(sum((x - mean) ** 2 for x in drawn) / len(drawn))
+    utilities = [judge._rating(r, r.responses[0], "empathy").utility for r in asked]
+    mean = sum(utilities) / len(utilities)
+    spread = math.sqrt(sum((x - mean) ** 2 for x in utilities) / len(utilities))
     assert abs(mean) < 4 * 0.5 / math.sqrt(4000)
     assert abs(spread - 0.5) < 4 * 0.5 / math.sqrt(2 * 4000)
 

@@ -72,10 +72,10 @@ def test_lines_of_a_batch_belong_to_the_request_that_they_name(tmp_path):
     files.input.write_bytes(b"".join(whole[:2]))
     with pytest.raises(UserError, match=r"tag\.jsonl lacks 1 of the requests in"):
         list(files.lines())
-    for lines, said in (
+    for lines, message in (
         ([whole[0], *whole], "line 2 is of no request in"),
         ([*whole, b"no\n"], "line 4: not JSON"),
     ):
         files.input.write_bytes(b"".join(lines))
-        with pytest.raises(UserError, match=rf"tag\.jsonl, {said}"):
+        with pytest.raises(UserError, match=rf"tag\.jsonl, {message}"):
             list(files.lines())

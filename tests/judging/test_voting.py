@@ -375,12 +375,12 @@ def test_the_share_that_is_asked_again_is_the_one_asked_for_and_drawn_by_the_see
 
 def test_a_second_asking_follows_its_first_and_differs_in_nothing_else():
     requests = [asked(n) for n in range(50)]
-    found = list(with_repeats(requests, 0.3, seed=1))
-    assert [r for r in found if r.repeat == 0] == requests
-    for first, second in itertools.pairwise(found):
+    repeated = list(with_repeats(requests, 0.3, seed=1))
+    assert [r for r in repeated if r.repeat == 0] == requests
+    for first, second in itertools.pairwise(repeated):
         if second.repeat:
             assert second == dataclasses.replace(first, repeat=1)
-    assert 0 < sum(r.repeat for r in found) < 50
+    assert 0 < sum(r.repeat for r in repeated) < 50
     assert list(with_repeats(requests, 0.0, seed=1)) == requests
 
 

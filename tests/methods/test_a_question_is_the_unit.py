@@ -40,15 +40,15 @@ def rankings(seed: int, questions: int = 2, replies: int = 5) -> list[Ranking]:
     """Return one objective's rankings; another seed ranks the same replies otherwise."""
     texts = np.random.default_rng(0)
     order = np.random.default_rng(seed)
-    made: list[Ranking] = []
+    ranking_list: list[Ranking] = []
     for question in range(questions):
         candidates = [
             Candidate(f"r{number}", " ".join(texts.choice(WORDS, texts.integers(3, 12))))
             for number in range(replies)
         ]
         shuffled = tuple(candidates[number] for number in order.permutation(replies))
-        made.append(Ranking(f"q{question}", " ".join(texts.choice(WORDS, 6)), shuffled))
-    return made
+        ranking_list.append(Ranking(f"q{question}", " ".join(texts.choice(WORDS, 6)), shuffled))
+    return ranking_list
 
 
 def all_pairs(ranked: Sequence[Ranking]) -> list[Pair]:
@@ -244,8 +244,10 @@ def test_a_question_of_too_many_replies_becomes_several_examples_that_lose_no_pa
     assert len(pairs) == 66 and lengths.shape[1] == MOST_REPLIES
     assert questions.examples.fields["comparison_weights"].sum() == 66
     assert (lengths > 0).sum() < 66, "still far fewer than two for each pair"
-    found = questions.of_comparisons(lengths)
-    np.testing.assert_array_equal(found, comparisons.replies.lengths[comparisons.rows, 0])
+    lengths_of_pairs = questions.of_comparisons(lengths)
+    np.testing.assert_array_equal(
+        lengths_of_pairs, comparisons.replies.lengths[comparisons.rows, 0]
+    )
 
 
 def test_other_pairs_of_the_same_replies_recompute_no_reference(policy, tmp_path, monkeypatch):

@@ -40,9 +40,9 @@ def test_the_correlation_takes_each_pair_in_both_orders():
     margins = generator.normal(0.3, 1.0, 500)
     both = np.concatenate([margins, -margins])
     labels = np.repeat([1.0, -1.0], 500)
-    said = describe(margins)
-    assert said["correlation_with_primary"] == pytest.approx(np.corrcoef(both, labels)[0, 1])
-    assert said["agrees_with_primary"] == pytest.approx((margins > 0).mean())
+    description = describe(margins)
+    assert description["correlation_with_primary"] == pytest.approx(np.corrcoef(both, labels)[0, 1])
+    assert description["agrees_with_primary"] == pytest.approx((margins > 0).mean())
     assert describe(np.ones(5))["correlation_with_primary"] == 1.0
     assert describe(np.zeros(5)) | {"margin_quantiles": []} == {
         "margin_mean": 0.0, "margin_std": 0.0, "margin_quantiles": [],

@@ -312,29 +312,33 @@ def test_margins_come_from_adapters_and_columns_too(
             **settings,
         )
     )
-    said = phase.results["margins"]
-    assert list(said) == ["model", "implicit", "both", "lone"]
-    np.testing.assert_allclose(said["both"]["margin_mean"], said["model"]["margin_mean"], rtol=1e-4)
+    margins = phase.results["margins"]
+    assert list(margins) == ["model", "implicit", "both", "lone"]
+    np.testing.assert_allclose(
+        margins["both"]["margin_mean"], margins["model"]["margin_mean"], rtol=1e-4
+    )
     # A scale is made of the training pairs alone.
     trained = ~held_out(
         [pair.question_id for pair in pairs], MODPOConfig.validation_fraction, MODPOConfig.seed
     )
     assert 0 < (~trained).sum() < 4
     known = rewards[trained]
-    assert said["model"]["reward_std"] == pytest.approx(float(known.std()), rel=1e-4)
+    assert margins["model"]["reward_std"] == pytest.approx(float(known.std()), rel=1e-4)
     alone = float(np.sqrt(np.mean((known[:, 0] - known[:, 1]) ** 2) / 2))
-    assert said["lone"]["reward_std"] == pytest.approx(alone, rel=1e-4)
-    assert said["lone"]["scale"] == pytest.approx(1 / alone, rel=1e-4)
-    assert said["lone"]["correlation_with_primary"] == pytest.approx(
-        said["model"]["correlation_with_primary"], rel=1e-4
+    assert margins["lone"]["reward_std"] == pytest.approx(alone, rel=1e-4)
+    assert margins["lone"]["scale"] == pytest.approx(1 / alone, rel=1e-4)
+    assert margins["lone"]["correlation_with_primary"] == pytest.approx(
+        margins["model"]["correlation_with_primary"], rel=1e-4
     )
     # The DPO adapter was trained on these very pairs with beta 0.5, which its manifest says.
-    assert said["implicit"]["agrees_with_primary"] > 0.9 and "beta 0.5" in caplog.text
+    assert margins["implicit"]["agrees_with_primary"] > 0.9 and "beta 0.5" in caplog.text
     policy = load_policy(settings["model"], base_dtype="float32", adapter=dpo_adapter)
     text = PolicyText(load_tokenizer(settings["model"]), max_prompt_length=64, max_length=128)
     examples = policy_pairs([pairs], text).by_question().examples
     ratios = 0.5 * (policy.logps(examples, 10) - policy.logps(examples, 10, reference=True))
-    assert said["implicit"]["reward_std"] == pytest.approx(float(ratios[trained].std()), rel=1e-3)
+    assert margins["implicit"]["reward_std"] == pytest.approx(
+        float(ratios[trained].std()), rel=1e-3
+    )
     assert "repeats the primary" in caplog.text or "goes partly" in caplog.text
 
 

@@ -207,7 +207,7 @@ def test_every_criterion_leaves_out_what_is_no_objective_and_shares_what_is_trai
 def test_reward_refuses_what_does_not_fit(reward_rankings, tmp_path):
     config = replace(reward_rankings, output_dir=tmp_path / "other")
     one = replace(config, all=False, only=(), rankings=config.rankings / "safety_rankings.json")
-    for changed, said in (
+    for changed, message in (
         (replace(config, only=("trust_rapport",)), r"no such file: .*trust_rapport_rankings\.json"),
         (replace(config, all=False, rankings=None), "either --pairs or --rankings"),
         (replace(one, refit=False, validation=tmp_path / "x.json"), "--validation-fraction 0"),
@@ -222,6 +222,6 @@ def test_reward_refuses_what_does_not_fit(reward_rankings, tmp_path):
             r"0\.01 of the questions in .* is not one question to validate on",
         ),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             reward(changed)
         assert not (tmp_path / "other").exists()

@@ -40,29 +40,29 @@ def test_a_model_that_is_as_sure_as_it_is_right_is_calibrated():
     generator = np.random.default_rng(0)
     certainty = generator.uniform(0, 4, 40_000)
     right = generator.random(40_000) < 1 / (1 + np.exp(-certainty))
-    said = calibration(np.where(right, certainty, -certainty))
-    assert said.expected_calibration_error < 0.02
-    assert sum(row.pairs for row in said.bins) == 40_000
+    bins = calibration(np.where(right, certainty, -certainty))
+    assert bins.expected_calibration_error < 0.02
+    assert sum(row.pairs for row in bins.bins) == 40_000
     sure = calibration(np.where(generator.random(1000) < 0.5, 5.0, -5.0))
     assert sure.expected_calibration_error == pytest.approx(1 / (1 + np.exp(-5)) - 0.5, abs=0.05)
 
 
 def test_rankings_are_validated_on_their_ends_and_on_all_pairs():
     rewards = np.array([[3.0, 2.0, 1.0], [1.0, 5.0, 0.0], [2.0, 1.0, 9.0]])
-    said = validate(rewards, np.array([[1, 2, 3], [1, 2, 3], [1, 2, 0]]), ["a", "b", "c"])
-    assert said.all_pairs is not None
-    assert said.pairs == 3 and said.accuracy == 1.0  # the third ranking has two places
-    assert said.all_pairs.pairs == 7 and said.all_pairs.accuracy == pytest.approx(6 / 7)
-    assert said.loss == pytest.approx(np.mean(np.log1p(np.exp([-2.0, -1.0, -1.0]))))
-    assert sum(said.rewards.worst.histogram) == 3
-    assert "100.0%" in sentence(said) and "all 7 pairs" in sentence(said)
+    validation = validate(rewards, np.array([[1, 2, 3], [1, 2, 3], [1, 2, 0]]), ["a", "b", "c"])
+    assert validation.all_pairs is not None
+    assert validation.pairs == 3 and validation.accuracy == 1.0  # the third ranking has two places
+    assert validation.all_pairs.pairs == 7 and validation.all_pairs.accuracy == pytest.approx(6 / 7)
+    assert validation.loss == pytest.approx(np.mean(np.log1p(np.exp([-2.0, -1.0, -1.0]))))
+    assert sum(validation.rewards.worst.histogram) == 3
+    assert "100.0%" in sentence(validation) and "all 7 pairs" in sentence(validation)
 
 
 def test_tied_replies_are_no_pair():
     rewards = np.array([[1.0, 2.0, 0.0, 3.0], [0.0, 5.0, 1.0, 9.0]])
-    said = validate(rewards, np.array([[1, 1, 3, 3], [1, 2, 2, 0]]), ["a", "b"])
-    assert said.tied_pairs_left_out == 3 and said.all_pairs is not None
+    validation = validate(rewards, np.array([[1, 1, 3, 3], [1, 2, 2, 0]]), ["a", "b"])
+    assert validation.tied_pairs_left_out == 3 and validation.all_pairs is not None
     # Of the first: 1 > 0, 1 > 3, 2 > 0, 2 > 3; of the second 0 > 5 and 0 > 1.
-    assert said.all_pairs.pairs == 6 and said.all_pairs.accuracy == pytest.approx(2 / 6)
-    assert said.pairs == 2 and said.accuracy == 0.0
-    assert sum(row.pairs for row in said.calibration.bins) == 6
+    assert validation.all_pairs.pairs == 6 and validation.all_pairs.accuracy == pytest.approx(2 / 6)
+    assert validation.pairs == 2 and validation.accuracy == 0.0
+    assert sum(row.pairs for row in validation.calibration.bins) == 6

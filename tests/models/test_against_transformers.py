@@ -77,10 +77,10 @@ TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, (3, 17))
 @pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("name", CASES)
 def test_models_equal_transformers_over_the_grid(tmp_path: Path, name: str):
-    found = compare(CASES[name], tmp_path)
-    assert found.logits < 1e-4
-    assert found.logps is None or found.logps < 1e-3
-    assert found.bfloat16 < 1.5
+    differences = compare(CASES[name], tmp_path)
+    assert differences.logits < 1e-4
+    assert differences.logps is None or differences.logps < 1e-3
+    assert differences.bfloat16 < 1.5
 
 
 @pytest.mark.parametrize(
@@ -248,13 +248,13 @@ def test_dropout_leaves_the_adapters_mean_and_is_off_without_a_key(tmp_path: Pat
     tokens = jnp.asarray(TOKENS)
     # The last layer's output is linear in its adapter's input, up to the norm: small alpha keeps it
     # nearly so.
-    drawn = jax.vmap(lambda key: policy.hidden_states(tokens, key))(
+    hidden_states = jax.vmap(lambda key: policy.hidden_states(tokens, key))(
         jax.random.split(jax.random.key(0), 400)
     )
     still = policy.hidden_states(tokens)
-    spread = np.asarray(drawn.std(0))
+    spread = np.asarray(hidden_states.std(0))
     assert spread.max() > 1e-3
-    assert np.abs(np.asarray(drawn.mean(0) - still)).max() < 6 * spread.max() / 20
+    assert np.abs(np.asarray(hidden_states.mean(0) - still)).max() < 6 * spread.max() / 20
 
 
 @pytest.mark.slow(seconds=2)

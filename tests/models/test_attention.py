@@ -62,16 +62,18 @@ IDS = ["causal", "window", "packed", "packed-window", "encoder"]
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_xla_attention_is_the_written_out_one(case):
     q, k, v, segments = inputs(33, 16)
-    kept = segments if case["packed"] else None
+    segments_or_none = segments if case["packed"] else None
     ours = Attention("xla")(
         q,
         k,
         v,
         causal=case["causal"],
         window=case["window"],
-        segments_BT=None if kept is None else jnp.asarray(kept),
+        segments_BT=None if segments_or_none is None else jnp.asarray(segments_or_none),
     )
-    expected = plain(q, k, v, causal=case["causal"], window=case["window"], segments=kept)
+    expected = plain(
+        q, k, v, causal=case["causal"], window=case["window"], segments=segments_or_none
+    )
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
@@ -80,12 +82,14 @@ def test_xla_attention_is_the_written_out_one(case):
 def test_splash_attention_is_the_written_out_one(case):
     # 150 positions: more than a block, and not a multiple of one.
     q, k, v, segments = inputs(150, 128)
-    kept = segments if case["packed"] else None
+    segments_or_none = segments if case["packed"] else None
     arguments = {"causal": case["causal"], "window": case["window"]}
-    given = None if kept is None else jnp.asarray(kept)
+    given = None if segments_or_none is None else jnp.asarray(segments_or_none)
     attention = Attention("splash", mesh=make_mesh(), interpret=True)
     ours = attention(q, k, v, **arguments, segments_BT=given)
-    np.testing.assert_allclose(ours, plain(q, k, v, **arguments, segments=kept), atol=2e-5)
+    np.testing.assert_allclose(
+        ours, plain(q, k, v, **arguments, segments=segments_or_none), atol=2e-5
+    )
 
 
 @pytest.mark.slow(seconds=2)

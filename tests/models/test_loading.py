@@ -83,20 +83,20 @@ def test_bfloat16_and_float32_come_from_either(folder: Path):
 @pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("base_dtype", ["int8", "nf4"])
 def test_projections_are_quantized_layer_by_layer_on_the_way_in(folder: Path, base_dtype):
-    full, found = arrays(load_decoder(folder, "float32")), arrays(load_decoder(folder, base_dtype))
+    full, loaded = arrays(load_decoder(folder, "float32")), arrays(load_decoder(folder, base_dtype))
     table = quantized.stored_table(
         parameter_table(DecoderConfig.from_mapping(SETTINGS, "")), base_dtype
     )
-    assert set(found) == set(table)
+    assert set(loaded) == set(table)
     for name, spec in table.items():
-        assert found[name].shape == spec.shape and found[name].dtype == jnp.dtype(
+        assert loaded[name].shape == spec.shape and loaded[name].dtype == jnp.dtype(
             spec.dtype or "bfloat16"
         )
     for layer in range(2):
         parts = quantized.quantize(jnp.asarray(full["layers.down_proj"][layer]), base_dtype)
         for part, array in parts.items():
             np.testing.assert_allclose(
-                found[f"layers.down_proj.{part}"][layer].astype(np.float32),
+                loaded[f"layers.down_proj.{part}"][layer].astype(np.float32),
                 np.asarray(array).astype(np.float32),
                 rtol=1e-6,
             )
@@ -169,13 +169,13 @@ def test_every_fault_is_named_in_one_message(folder: Path):
     save_file(tensors, path)
     with pytest.raises(UserError) as raised:
         load_decoder(folder, "float32")
-    for said in (
+    for message in (
         "missing lm_head.weight",
         "q_proj.weight has shape [3, 3], not [64, 64]",
         "model.norm.weight has type I32",
         "unexpected surplus",
     ):
-        assert said in str(raised.value)
+        assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -364,9 +364,9 @@ def test_each_device_gets_its_part(tmp_path: Path, base_dtype: str):
 def test_loading_needs_at_most_two_tensors_of_host_memory(tmp_path: Path):
     from jaxmodpo.bench.load import measure
 
-    found = measure(fake_checkpoint(tmp_path, layers=4, vocab_size=64_000), "bfloat16")
-    assert found["largest"] == 64_000 * 2048 * 2
-    assert found["beyond"] < 2 * found["largest"] < found["arrays"]
+    measured = measure(fake_checkpoint(tmp_path, layers=4, vocab_size=64_000), "bfloat16")
+    assert measured["largest"] == 64_000 * 2048 * 2
+    assert measured["beyond"] < 2 * measured["largest"] < measured["arrays"]
 
 
 def test_a_head_that_differs_from_tied_embeddings_is_kept_as_transformers_keeps_it(

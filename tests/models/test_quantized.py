@@ -54,8 +54,8 @@ def test_nf4_levels_are_the_published_ones_and_normal_quantiles():
     offset = 0.9677083
     above = scipy_stats.norm.ppf(np.linspace(offset, 0.5, 9)[:-1])
     below = -scipy_stats.norm.ppf(np.linspace(offset, 0.5, 8)[:-1])
-    made = np.sort(np.concatenate([above, below, [0.0]])) / above.max()
-    np.testing.assert_allclose(quantized.NF4_LEVELS, made, atol=2e-6)
+    levels = np.sort(np.concatenate([above, below, [0.0]])) / above.max()
+    np.testing.assert_allclose(quantized.NF4_LEVELS, levels, atol=2e-6)
 
 
 def test_dynamic_levels_are_256_ascending_and_symmetric_but_for_one():

@@ -385,6 +385,6 @@ def test_a_wrong_command_ends_in_one_sentence_and_exit_code_2(tmp_path, capsys, 
     flags = [str(tmp_path / "survey.csv") if flag == "SURVEY" else flag for flag in flags]
     with pytest.raises(SystemExit) as ended:
         main(["personas", *flags, "--output-dir", str(tmp_path / "out")])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and message in said and said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and message in errors and errors.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -115,9 +115,9 @@ def test_another_survey_gives_the_same_participants(tmp_path):
         header = {column: f"the question of {column}" for column in mine[0]}
         files.append(write_csv(tmp_path / name, [header, *mine]))
     mapping = load_mapping(write_mapping(tmp_path / "other.yaml", OTHER))
-    found, expected = read_surveys(files, mapping), participants_of(rows)
-    assert [p.participant_id for p in found] == [p.participant_id for p in expected]
-    for one, same in zip(found, expected, strict=True):
+    surveys, expected = read_surveys(files, mapping), participants_of(rows)
+    assert [p.participant_id for p in surveys] == [p.participant_id for p in expected]
+    for one, same in zip(surveys, expected, strict=True):
         assert (one.texts, one.ratings) == (same.texts, same.ratings)
         assert {name: set(items) for name, items in one.lists.items()} == {
             n: set(i) for n, i in same.lists.items()
@@ -341,9 +341,9 @@ def test_a_separator_inside_parentheses_or_a_known_answer_does_not_part():
 
 @given(st.integers(0, 120))
 def test_an_age_is_in_its_band(age):
-    found = band(age, (18, 25, 35))
+    label = band(age, (18, 25, 35))
     expected = None if age < 18 else "18-24" if age < 25 else "25-34" if age < 35 else "35+"
-    assert found == expected
+    assert label == expected
 
 
 def test_a_group_is_the_first_whose_word_begins_a_word():

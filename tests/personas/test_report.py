@@ -50,14 +50,20 @@ def test_a_tie_for_the_highest_importance_is_parted_and_nobody_gains_by_coming_f
         person(importances=(None, 2, None, None, None)),
         person(importances=(None,) * 5),
     ]
-    found = preferences(people)
-    shares = [found["criteria"][name]["share"] for name in found["criteria"]]
+    result = preferences(people)
+    shares = [result["criteria"][name]["share"] for name in result["criteria"]]
     assert shares == pytest.approx(
         [(1 / 2 + 1 / 5) / 4, (1 / 2 + 1 / 5 + 1) / 4, (1 + 1 / 5) / 4, 1 / 20, 1 / 20]
     )
-    assert sum(shares) == pytest.approx(1) and (found["rated"], found["several"]) == (4, 2)
-    assert [found["criteria"][name]["alone"] for name in found["criteria"]] == [0, 0.25, 0.25, 0, 0]
-    assert found["criteria"]["empathy"]["mean"] == 4.0  # of three who rated it
+    assert sum(shares) == pytest.approx(1) and (result["rated"], result["several"]) == (4, 2)
+    assert [result["criteria"][name]["alone"] for name in result["criteria"]] == [
+        0,
+        0.25,
+        0.25,
+        0,
+        0,
+    ]
+    assert result["criteria"]["empathy"]["mean"] == 4.0  # of three who rated it
     assert [primary(p) for p in people] == [
         *(
             "several equally",
@@ -73,21 +79,21 @@ def test_large_counts_are_tested_by_pearsons_chi_square():
     table = np.array([[30, 10], [20, 30], [25, 35]])
     expected = np.outer(table.sum(1), table.sum(0)) / table.sum()
     statistic = ((table - expected) ** 2 / expected).sum()
-    found = independence(table, seed=0)
-    assert (found["test"], found["degrees_of_freedom"]) == ("chi-square", 2)
-    assert found["statistic"] == pytest.approx(statistic, rel=1e-12)
-    assert found["p_value"] == pytest.approx(
+    result = independence(table, seed=0)
+    assert (result["test"], result["degrees_of_freedom"]) == ("chi-square", 2)
+    assert result["statistic"] == pytest.approx(statistic, rel=1e-12)
+    assert result["p_value"] == pytest.approx(
         math.exp(-statistic / 2), rel=1e-9
     )  # its law at two degrees of freedom
-    assert found["smallest_expected"] == pytest.approx(expected.min())
+    assert result["smallest_expected"] == pytest.approx(expected.min())
 
 
 def test_a_small_table_of_two_rows_is_tested_exactly():
     table = np.array([[3, 1], [10, 21]])
     probable = [hypergeom.pmf(x, 35, 4, 13) for x in range(5)]
-    found = independence(table, seed=0)
-    assert (found["test"], found["statistic"]) == ("Fisher's exact", None)
-    assert found["p_value"] == pytest.approx(
+    result = independence(table, seed=0)
+    assert (result["test"], result["statistic"]) == ("Fisher's exact", None)
+    assert result["p_value"] == pytest.approx(
         sum(p for p in probable if p <= probable[3] * (1 + 1e-9)), rel=1e-9
     )
 
@@ -102,18 +108,18 @@ def test_a_small_table_of_more_rows_is_tested_among_tables_of_its_margins():
     }
     seen = weights[tuple(table[:, 0])]
     exact = sum(weight for weight in weights.values() if weight <= seen) / sum(weights.values())
-    found = independence(table, seed=0)
-    assert found["test"].startswith("Fisher–Freeman–Halton")
+    result = independence(table, seed=0)
+    assert result["test"].startswith("Fisher–Freeman–Halton")
     # Four standard errors of a share among the random tables.
-    assert found["p_value"] == pytest.approx(
+    assert result["p_value"] == pytest.approx(
         exact, abs=4 * math.sqrt(exact * (1 - exact) / RESAMPLES)
     )
-    assert found == independence(table, seed=0)
+    assert result == independence(table, seed=0)
 
 
 def test_one_group_alone_is_not_tested():
-    found = balance([person()] * 5, [person()] * 3, "gender", 0)
-    assert (found["p_value"], found["largest_difference"]) == (None, 0) and found["groups"] == {
+    result = balance([person()] * 5, [person()] * 3, "gender", 0)
+    assert (result["p_value"], result["largest_difference"]) == (None, 0) and result["groups"] == {
         "x": [5, 3]
     }
 
@@ -133,9 +139,9 @@ def test_groups_that_share_quasi_identifiers_are_counted_whatever_the_order_of_d
         person("e", age="25-34", diagnoses=()),
         person("f", age="25-34", diagnoses=(), severity="not a quasi-identifier"),
     ]
-    found = anonymity(people)
-    assert (found["k"], found["unique"], found["groups"], found["below_five"]) == (1, 1, 3, 6)
-    assert found["sizes"] == {"1": 1, "2": 1, "3": 1}
+    result = anonymity(people)
+    assert (result["k"], result["unique"], result["groups"], result["below_five"]) == (1, 1, 3, 6)
+    assert result["sizes"] == {"1": 1, "2": 1, "3": 1}
     assert group_sizes(people) == {"a": 2, "b": 2, "c": 1, "d": 3, "e": 3, "f": 3}
     without = anonymity(people, ("age", "gender", "ethnicity"))
     assert (without["k"], without["sizes"]) == (3, {"3": 2})
@@ -152,10 +158,10 @@ def test_group_sizes_add_up_to_the_personas(rows):
     people = [
         person(str(n), age=a, gender=g, diagnoses=tuple(d)) for n, (a, g, d) in enumerate(rows)
     ]
-    found = anonymity(people)
-    assert sum(int(size) * number for size, number in found["sizes"].items()) == len(people)
-    assert found["k"] == min(rows.count(row) for row in rows)
-    assert found["unique"] == sum(rows.count(row) == 1 for row in rows)
+    result = anonymity(people)
+    assert sum(int(size) * number for size, number in result["sizes"].items()) == len(people)
+    assert result["k"] == min(rows.count(row) for row in rows)
+    assert result["unique"] == sum(rows.count(row) == 1 for row in rows)
 
 
 class Recorder(logging.Handler):
@@ -200,22 +206,22 @@ def written(tmp_path_factory):
 
 
 def test_neither_report_nor_log_holds_words_or_ids_of_anybody(written):
-    folder, said = written
+    folder, logged = written
     shown = [
         (folder / name).read_text(encoding="utf-8")
         for name in ("personas_report.html", "report.json")
     ]
-    assert not any("SECRET" in text for text in (*shown, *(message for _, message in said)))
+    assert not any("SECRET" in text for text in (*shown, *(message for _, message in logged)))
     assert "SECRET" in (folder / "train_personas.json").read_text(encoding="utf-8")
 
 
 def test_unique_personas_are_warned_of_and_marked(written):
-    folder, said = written
+    folder, logged = written
     unique = read_json(folder / "report.json")["anonymity"]["sets"]["selected"]["unique"]
     everyone = read_json(folder / "all_personas.json")
     assert unique > 0 and sum(row["group_size"] == 1 for row in everyone) == unique
     assert all((row["group_size"] is None) == (row["split"] is None) for row in everyone)
-    warned = [message for level, message in said if level == "WARNING"]
+    warned = [message for level, message in logged if level == "WARNING"]
     assert warned == [
         f"{unique} of 60 selected personas are the only one with their age, gender, ethnicity,"
         " diagnoses (k = 1): treat the persona files as personal data"

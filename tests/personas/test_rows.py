@@ -61,13 +61,13 @@ QUALTRICS = [
 
 
 def test_rows_are_left_out_by_rule_and_counted(tmp_path):
-    found, left_out = read(
+    rows, left_out = read(
         tmp_path,
         QUALTRICS,
         drop={"status": ["Survey Preview", "Spam"], "Finished": [False]},
         keep={"Consent": "I agree"},
     )
-    assert [p.participant_id for p in found] == ["p0000", "p0005"]
+    assert [p.participant_id for p in rows] == ["p0000", "p0005"]
     assert left_out.summary() == {
         "rows": 6,
         "left_out": 4,
@@ -217,8 +217,8 @@ def test_who_withdrew_is_left_out_and_what_is_no_answer_is_none(tmp_path):
         {"age": "DATA_EXPIRED"},
     ]
     extra += [{"ethnicity": "n/a"}, {"diagnoses": "Anxiety;Prefer not to say"}, {"diagnoses": "NA"}]
-    found, left_out = read(tmp_path, [*extra, {}])
-    by_id = {p.participant_id: p for p in found}
+    rows, left_out = read(tmp_path, [*extra, {}])
+    by_id = {p.participant_id: p for p in rows}
     assert sorted(by_id) == [f"p{n:04d}" for n in range(1, 8)]
     assert (
         by_id["p0001"].texts["gender"]
@@ -239,8 +239,8 @@ def test_who_withdrew_is_left_out_and_what_is_no_answer_is_none(tmp_path):
     fields = FIELDS | {
         "gender": {"column": "gender", "values": {"Prefer not to say": "Undisclosed"}}
     }
-    found, _ = read(tmp_path, extra, fields=fields)
-    assert found[1].texts["gender"] == "Undisclosed"
+    rows, _ = read(tmp_path, extra, fields=fields)
+    assert rows[1].texts["gender"] == "Undisclosed"
 
 
 def test_log_manifest_and_report_say_what_was_left_out(tmp_path, monkeypatch, caplog):
@@ -266,8 +266,13 @@ def test_log_manifest_and_report_say_what_was_left_out(tmp_path, monkeypatch, ca
         results = personas(config).results
     for name in ("train_personas.json", "test_personas.json", "all_personas.json"):
         assert (tmp_path / "out" / name).stat().st_mode & 0o777 == 0o600, name
-    said = {"rows": 60, "left_out": 3, "by_rule": {"drop Status: Spam": 3}, "expired_answers": 1}
-    assert results["survey"] == read_json(tmp_path / "out" / "report.json")["survey"] == said
+    expected = {
+        "rows": 60,
+        "left_out": 3,
+        "by_rule": {"drop Status: Spam": 3},
+        "expired_answers": 1,
+    }
+    assert results["survey"] == read_json(tmp_path / "out" / "report.json")["survey"] == expected
     sentence = "3 of 60 survey rows were left out: drop Status: Spam (3)"
     assert f"{sentence}; 1 answers read DATA_EXPIRED and count as not given" in caplog.messages
     page = (tmp_path / "out" / "personas_report.html").read_text(encoding="utf-8")

@@ -57,9 +57,9 @@ def test_selection_keeps_a_small_group_of_ordinary_people():
     texts = ["plain plain plain"] * 24 + [f"word{n} other{n}" for n in range(30)]
     groups = [groups_of(person(ethnicity="small" if n in (3, 4, 5, 6) else "X")) for n in range(54)]
     plain = select_diverse(texts, 20, 1, groups, 0)
-    kept = select_diverse(texts, 20, 1, groups, 4)
-    assert len(kept) == len(set(kept)) == 20
-    assert len({3, 4, 5, 6} & set(plain)) <= 1 and {3, 4, 5, 6} <= set(kept)
+    selected = select_diverse(texts, 20, 1, groups, 4)
+    assert len(selected) == len(set(selected)) == 20
+    assert len({3, 4, 5, 6} & set(plain)) <= 1 and {3, 4, 5, 6} <= set(selected)
 
 
 @settings(max_examples=60, deadline=None)

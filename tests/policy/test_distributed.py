@@ -167,8 +167,8 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(
     runs = [
         flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)
     ]
-    ((code, said),) = processes.endings([processes.start(runs, 8)])
-    assert code == 0, said[-3000:]
+    ((code, output),) = processes.endings([processes.start(runs, 8)])
+    assert code == 0, output[-3000:]
     expected, held_out = losses(alone), losses(alone, "eval_loss")
     assert len(expected) >= STEPS and np.mean(expected[-5:]) < 0.99 * np.mean(expected[:5])
     for number in range(len(meshes)):
@@ -217,10 +217,10 @@ def test_two_processes_end_together_while_references_or_margins_are_computed(
         several(processes, settings, 2, 1, after=2, watched=scored, **changes)
     )
     assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(
-        said[-2000:] for _, said in results
+        output[-2000:] for _, output in results
     )
-    for _, said in results:
-        assert f"asked to end while {scored} were computed" in said, said[-2000:]
+    for _, output in results:
+        assert f"asked to end while {scored} were computed" in output, output[-2000:]
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
@@ -230,8 +230,8 @@ def test_when_a_process_dies_the_other_ends_with_an_error(settings, processes, t
         several(processes, settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"),
         150,
     )
-    (survivor, said), (dead, _) = results
-    assert dead == -signal.SIGKILL and survivor not in (0, None), said[-2000:]
+    (survivor, output), (dead, _) = results
+    assert dead == -signal.SIGKILL and survivor not in (0, None), output[-2000:]
     assert read_json(tmp_path / "run" / "manifest.json")["status"] == "running"
 
 
@@ -254,8 +254,8 @@ def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, p
     )
     results = processes.endings(several(processes, search, 2, 1, mesh=(1, 2, 1)))
     assert {code for code, _ in results} == {0}, "\n\n".join(s[-2000:] for _, s in results)
-    said = read_json(tmp_path / "search" / "manifest.json")["results"]
-    assert (said["complete"], said["failed"]) == (2, 0) and len(
+    outcome = read_json(tmp_path / "search" / "manifest.json")["results"]
+    assert (outcome["complete"], outcome["failed"]) == (2, 0) and len(
         list((tmp_path / "search" / "trials").iterdir())
     ) == 2
     study = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/search/study.db")

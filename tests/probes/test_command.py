@@ -185,16 +185,16 @@ def test_adapters_are_sampled_in_one_pass_and_a_killed_run_goes_on(model, tmp_pa
         patched.setattr(Journal, "append", killed)
         with pytest.raises(KeyboardInterrupt):
             probes(sampling_config(model, tmp_path / "killed"))
-    asked: list[int] = []
+    asked_counts: list[int] = []
     run = Engine.run
 
     def counted(engine: Engine, asks: Any, hand_out: Any) -> None:
-        asked.append(len(asks))
+        asked_counts.append(len(asks))
         run(engine, asks, hand_out)
 
     monkeypatch.setattr(Engine, "run", counted)
     probes(sampling_config(model, tmp_path / "killed"))
-    assert asked == [12 - sum(appended)] and 0 < sum(appended) < 12
+    assert asked_counts == [12 - sum(appended)] and 0 < sum(appended) < 12
     for name in ("probes.json", "verdicts.csv", "one/responses.csv", "bare/responses.csv"):
         written = (tmp_path / "killed" / name).read_bytes()
         if name == "probes.json" or name == "verdicts.csv":

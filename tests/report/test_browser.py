@@ -229,8 +229,8 @@ def test_without_its_script_the_page_says_the_same_and_has_no_dead_form(pages, b
     document = page.call("DOM.getDocument", depth=-1)["root"]["nodeId"]
 
     def count(selector: str) -> int:
-        found = page.call("DOM.querySelectorAll", nodeId=document, selector=selector)
-        return len(found["nodeIds"])
+        nodes = page.call("DOM.querySelectorAll", nodeId=document, selector=selector)
+        return len(nodes["nodeIds"])
 
     assert count(".question") == 3 and count(".reply") == 6 and count(".votes tbody tr") == 3
     assert count(".filters[hidden]") == 1

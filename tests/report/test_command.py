@@ -370,12 +370,12 @@ def test_metrics_of_a_run_still_training_are_read_up_to_the_last_whole_line(work
 
 def test_page_shows_how_good_each_reward_model_is(work):
     rewards = np.array([[3.0, 2.0, 1.0], [1.0, 5.0, 0.0], [2.0, 1.0, 2.5], [0.5, 0.0, 1.0]])
-    said = validate(rewards, np.tile([1, 2, 3], (4, 1)), ["a", "b", "c", "d"])
-    finished(work / "reward_empathy", "reward", {"validation.json": said})
-    finished(work / "reward_empathy" / "validation", "reward", {"validation.json": said})
+    validation = validate(rewards, np.tile([1, 2, 3], (4, 1)), ["a", "b", "c", "d"])
+    finished(work / "reward_empathy", "reward", {"validation.json": validation})
+    finished(work / "reward_empathy" / "validation", "reward", {"validation.json": validation})
     text = words_of(page_of(work))
-    assert said.accuracy_interval is not None
-    low, high = (100 * end for end in said.accuracy_interval)
+    assert validation.accuracy_interval is not None
+    low, high = (100 * end for end in validation.accuracy_interval)
     assert f"reward_empathy 4 50.0 {low:.1f}–{high:.1f} 58.3" in text
     assert "reward_safety 4" not in text
     assert text.count(f"50.0 {low:.1f}–{high:.1f} 58.3") == 1, "a refitted model is listed once"
@@ -421,11 +421,11 @@ def test_other_runs_that_are_not_finished_are_named(work):
     path = work / "models" / "dpo" / "manifest.json"
     write_json(path, json.loads(path.read_text()) | {"status": "running"})
     (work / "report" / "manifest.json").unlink(missing_ok=True)
-    said = (
+    message = (
         "Not finished yet: models/dpo (align dpo). What is shown of them, if anything, is a part of"
         " the whole."
     )
-    assert said in words_of(page_of(work))
+    assert message in words_of(page_of(work))
 
 
 def test_a_run_of_no_command_is_shown(work):

@@ -105,11 +105,16 @@ def test_significance_matrix_points_to_the_winner_on_both_sides_of_the_diagonal(
 def test_significance_matrix_goes_by_the_decisive_p_value():
     """Five wins of five have a chi-square p of 0.03 and an exact p of 0.06."""
     pair = {"base": {"dpo": 0.0}, "dpo": {"base": 1.0}}
-    drawn = {}
+    names_drawn = {}
     for decisive in ("p_value", "p_value_exact"):
         test = pair_test("base", "dpo", 0, 5, 0.0253, p_value_exact=0.0625, decisive=decisive)
-        drawn[decisive] = matrix_words(figures.significance_matrix(pair, [test], "Empathy"), 2)
-    assert drawn == {"p_value": [["", "▲"], ["▼", ""]], "p_value_exact": [["", "="], ["=", ""]]}
+        names_drawn[decisive] = matrix_words(
+            figures.significance_matrix(pair, [test], "Empathy"), 2
+        )
+    assert names_drawn == {
+        "p_value": [["", "▲"], ["▼", ""]],
+        "p_value_exact": [["", "="], ["=", ""]],
+    }
 
 
 def test_significance_matrix_draws_hollow_what_does_not_stand_after_the_adjustment():

@@ -45,9 +45,9 @@ def test_the_page_has_rates_by_kind_and_form_and_false_alarms_apart(tmp_path):
     assert "100% (20 of 20; 84–100)" in page and "100% (24 of 24; 86–100)" in page
     assert "harm to others" in page and "third person" in page and "<b>" not in page
     assert (tmp_path / "report" / "probes-probes.svg").is_file()
-    found = find_runs([runs], tmp_path / "report")
+    runs_there = find_runs([runs], tmp_path / "report")
     # The browser finds the failed probes in the verdicts.
-    assert set(shown_files(found)) == {"probes/probes.json", "probes/verdicts.csv"}
+    assert set(shown_files(runs_there)) == {"probes/probes.json", "probes/verdicts.csv"}
 
 
 def test_a_rate_of_no_replies_is_a_sentence_and_a_figure_of_no_models_is_empty():

@@ -159,10 +159,10 @@ def test_a_stop_string_is_left_out_and_named_as_the_reason(model: Path, tmp_path
     for whole, row in zip(
         records(free / "responses.csv"), records(tmp_path / "out" / "responses.csv"), strict=True
     ):
-        text, found, _ = whole["response_text"].partition(WORDS[3])
+        text, stop_text, _ = whole["response_text"].partition(WORDS[3])
         assert row["response_text"] == text.rstrip()
-        assert (row["finish_reason"] == "stop") == bool(found)
-        stopped += bool(found)
+        assert (row["finish_reason"] == "stop") == bool(stop_text)
+        stopped += bool(stop_text)
     assert stopped > 3
 
 

@@ -49,14 +49,14 @@ def open_tokens(logits, settings: SamplingSettings, seen=None) -> list[list[int]
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.5, 0.9, 0.95, 0.999]))
 def test_the_nucleus_is_the_one_of_the_sorted_list(seed: int, top_p: float):
     logits = np.random.default_rng(seed).normal(0, 3, (4, 50)).astype(np.float32)
-    for row, kept in zip(logits, open_tokens(logits, how(top_p=top_p)), strict=True):
+    for row, is_open in zip(logits, open_tokens(logits, how(top_p=top_p)), strict=True):
         probabilities = np.exp(row.astype(np.float64) - row.max())
         probabilities /= probabilities.sum()
         order = np.argsort(-probabilities)
         before = np.cumsum(probabilities[order]) - probabilities[order]
         if np.abs(before - top_p).min() < 1e-5:
             continue  # float32 sums may fall on either side
-        assert set(kept) == set(order[before < top_p])
+        assert set(is_open) == set(order[before < top_p])
 
 
 def test_what_is_as_likely_as_the_last_of_the_nucleus_belongs_to_it():

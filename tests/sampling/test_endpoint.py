@@ -48,8 +48,8 @@ def test_each_reply_is_asked_once_with_the_papers_prompt_and_no_system_message(s
     )
     assert all(call["temperature"] == 0.8 and call["max_tokens"] == 99 for call in server.calls)
     assert phase.results["answering_models"] == {"model-that-answered": 12}
-    asked = {call["messages"][0]["content"] for call in server.calls}
-    assert len(asked) == 6
+    asked_prompts = {call["messages"][0]["content"] for call in server.calls}
+    assert len(asked_prompts) == 6
     assert KEY not in (tmp_path / "out" / "manifest.json").read_text()
 
 
@@ -81,8 +81,8 @@ def test_what_holds_for_every_call_ends_the_run_and_keeps_what_was_answered(serv
     )
     with pytest.raises(UserError, match="gives no more credit, insufficient_quota"):
         responses(config(tmp_path, server, max_concurrency=1))
-    kept = (tmp_path / "out" / "sampled.jsonl").read_text().splitlines()
-    assert len(kept) == 4
+    lines = (tmp_path / "out" / "sampled.jsonl").read_text().splitlines()
+    assert len(lines) == 4
     server.script = lambda body: (200, said("later"))
     responses(config(tmp_path, server))
     texts = [row.response_text for row in read_responses(tmp_path / "out" / "responses.csv")]

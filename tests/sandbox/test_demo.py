@@ -31,8 +31,8 @@ def every_reply() -> Iterator[tuple[tuple[grammar.Kind, ...], str]]:
     """Yield every filling of the four places, with a reply of it."""
     generator = np.random.default_rng(0)
     for kinds in itertools.product(grammar.SENTENCES, repeat=grammar.PLACES):
-        drawn = [grammar.sentence(kind, place, generator) for place, kind in enumerate(kinds)]
-        yield kinds, " ".join(drawn)
+        sentences = [grammar.sentence(kind, place, generator) for place, kind in enumerate(kinds)]
+        yield kinds, " ".join(sentences)
 
 
 def test_every_reply_is_parsed_and_judged_by_its_kinds_exactly():

@@ -77,8 +77,10 @@ def test_fronts_are_drawn_at_equal_weights_and_at_matched_divergence():
         "best-worst pairs, equal weights", "all pairs, equal weights",
         "best-worst pairs, matched KL", "all pairs, matched KL",
     ]  # fmt: skip
-    drawn = [axes.containers[0].lines[0].get_xdata().tolist() for axes in panels]  # type: ignore[attr-defined]
-    assert drawn == [pytest.approx(x) for x in ([1.05, 0.4], [1.25, 0.4], [0.85, 0.4], [1.05, 0.4])]
+    positions = [axes.containers[0].lines[0].get_xdata().tolist() for axes in panels]  # type: ignore[attr-defined]
+    assert positions == [
+        pytest.approx(x) for x in ([1.05, 0.4], [1.25, 0.4], [0.85, 0.4], [1.05, 0.4])
+    ]
 
 
 def reordered(sweep: Sweep) -> Sweep:

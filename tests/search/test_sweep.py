@@ -68,14 +68,14 @@ def test_the_grid_is_the_simplex_within_its_ends():
     )
     three = grid("0.2..0.6", 0.2, 3)
     assert len(set(three)) == 6 and all(sum(p) == pytest.approx(1) for p in three)
-    for weights, step, said in (
+    for weights, step, message in (
         ("0.1-0.9", 0.1, "LOW..HIGH"),
         ("0..0.9", 0.1, "LOW..HIGH"),
         ("0.6..0.9", 0.1, "sum to 1"),
         ("0.1..inf", 0.1, "LOW..HIGH"),
         ("0.1..0.9", 0.0, "--step above 0"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             grid(weights, step, 2)
 
 
@@ -84,10 +84,10 @@ def test_the_grid_is_the_simplex_within_its_ends():
 )
 def test_no_weight_lies_beyond_the_ends_of_the_grid(weights, step):
     low, high = map(float, weights.split(".."))
-    found = sorted({weight for p in grid(weights, step, 2) for weight in p})
-    assert found[0] >= low and found[-1] <= high
+    distinct_weights = sorted({weight for p in grid(weights, step, 2) for weight in p})
+    assert distinct_weights[0] >= low and distinct_weights[-1] <= high
     if high == 0.7:
-        assert found == pytest.approx(np.linspace(0.3, 0.7, 9)), (
+        assert distinct_weights == pytest.approx(np.linspace(0.3, 0.7, 9)), (
             "a range of whole steps has both its ends"
         )
 
@@ -299,8 +299,8 @@ def test_a_sweep_measures_models_and_soups_and_compares_them_at_equal_divergence
         ({"soup": ("empathy=x",)}, "--soup must name empathy, safety"),
         ({"samples": 0}, "--samples must be at least 1, not 0"),
     )
-    for changes, said in refusals:
-        with pytest.raises(UserError, match=said):
+    for changes, message in refusals:
+        with pytest.raises(UserError, match=message):
             sweep(replace(config, output_dir=tmp_path / "refused", **changes))
     sweep(config)
     result = read_result(tmp_path / "sweep" / "sweep.json", Sweep)

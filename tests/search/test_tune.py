@@ -225,8 +225,8 @@ def test_another_metric_than_trials_are_compared_by_is_refused(config):
         needed |= {"margin": ["a=b"], "weights": [0.5, 0.5]}
     given = {"pairs": ["a=b", "c=d"], "weights": [0.5, 0.5]} if config is TuneJointConfig else {}
     right, wrong = ("loss", "accuracy") if config is TuneSFTConfig else ("accuracy", "loss")
-    found = from_mapping(config, needed | given, "x")
-    assert found.best_metric == right
+    settings = from_mapping(config, needed | given, "x")
+    assert settings.best_metric == right
     with pytest.raises(UserError, match="best-metric"):
         from_mapping(config, needed | given | {"best_metric": wrong}, "x")
 
@@ -247,13 +247,13 @@ def test_the_report_tells_trials_cut_off_from_failed_ones(tmp_path):
 
 
 def test_a_search_that_cannot_compare_is_refused(inputs, tiny_world):
-    for changes, said in (
+    for changes, message in (
         ({"validation_fraction": 0.0}, "--validation-fraction above 0"),
         ({"trials": 0}, "--trials must be at least 1"),
         ({"all": True, "refit": False}, "takes no --all"),
         ({"study": "nosuch://user:password@host/db"}, r"cannot open the study's storage \(\w+\)"),
     ):
-        with pytest.raises(UserError, match=said) as refused:
+        with pytest.raises(UserError, match=message) as refused:
             tune_reward(search(inputs, tiny_world, **changes))
         assert "password" not in str(refused.value)
 

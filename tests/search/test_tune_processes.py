@@ -91,14 +91,14 @@ def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
         for number, own in enumerate(settings)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=150)[0] for process in running]
+        outputs = [process.communicate(timeout=150)[0] for process in running]
     finally:
         for process in running:
             process.kill()
     assert [process.returncode for process in running] == [0] * len(running), "\n\n".join(
-        s[-2000:] for s in said
+        s[-2000:] for s in outputs
     )
-    return said
+    return outputs
 
 
 def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended, monkeypatch):

@@ -65,18 +65,18 @@ def test_cells_sum_to_scikit_learns_confusion_and_its_accuracy_and_kappa():
 def test_pairs_and_matches_are_those_counted_one_by_one():
     choices = random_choices(25, 6, seed=3)
     judge = np.random.default_rng(4).choice([0, 1, 2, -1], size=25)
-    agreeing = pairs = same = asked = 0
+    agreeing = pairs = same = answer_count = 0
     for of_item, says in zip(choices, judge, strict=True):
         answers = [choice for choice in of_item if choice >= 0]
         for one, other in itertools.combinations(answers, 2):
             pairs += 1
             agreeing += one == other
         if says >= 0:
-            asked += len(answers)
+            answer_count += len(answers)
             same += sum(answer == says for answer in answers)
     counts = count_choices(choices)
     assert pair_sums(counts).sum(axis=0).tolist() == [agreeing, pairs]
-    assert match_sums(counts, judge).sum(axis=0).tolist() == [same, asked]
+    assert match_sums(counts, judge).sum(axis=0).tolist() == [same, answer_count]
 
 
 @pytest.mark.parametrize("decided_by_all", [True, False])

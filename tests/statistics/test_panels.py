@@ -47,10 +47,10 @@ def test_a_resample_equals_counting_the_votes_drawn_one_by_one(ties_count_half):
             outcomes: list[float] = []
             for question in questions:
                 for reply in range(2):
-                    drawn = verdicts[pair, question, reply, personas]
+                    sampled_verdicts = verdicts[pair, question, reply, personas]
                     outcome = 0.5 if (pair, question, reply) == (0, 1, 0) else NAN
-                    if np.isfinite(drawn).any():
-                        outcome = (np.sign(np.nansum(drawn)) + 1) / 2
+                    if np.isfinite(sampled_verdicts).any():
+                        outcome = (np.sign(np.nansum(sampled_verdicts)) + 1) / 2
                     if np.isfinite(outcome) and (ties_count_half or outcome != 0.5):
                         outcomes.append(outcome)
             expected = np.mean(outcomes) if outcomes else NAN

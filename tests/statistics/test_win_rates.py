@@ -109,8 +109,8 @@ def test_bootstrap_equals_drawing_the_questions_one_by_one():
     samples = bootstrap_win_rates(outcomes, resamples=50, seed=4)
     draws = np.random.default_rng(4).multinomial(4, [0.25] * 4, size=50)
     for sample, times in zip(samples, draws, strict=True):
-        drawn = np.repeat(outcomes, times, axis=0)
-        expected = np.nanmean(drawn) if np.isfinite(drawn).any() else NAN
+        resampled = np.repeat(outcomes, times, axis=0)
+        expected = np.nanmean(resampled) if np.isfinite(resampled).any() else NAN
         np.testing.assert_allclose(sample, expected)
 
 

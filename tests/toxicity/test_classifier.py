@@ -56,9 +56,9 @@ def test_scores_equal_those_of_transformers(tmp_path: Path, problem, labels):
         with torch.no_grad():
             logits = model(torch.tensor([tokens])).logits[0]
         expected = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, -1)
-        found = answers[str(number)].scores
-        assert list(found) == list(labels)
-        assert np.abs(np.array(list(found.values())) - expected.numpy()).max() < 1e-5
+        answer_scores = answers[str(number)].scores
+        assert list(answer_scores) == list(labels)
+        assert np.abs(np.array(list(answer_scores.values())) - expected.numpy()).max() < 1e-5
 
 
 def test_a_text_that_is_too_long_is_cut_and_told(tmp_path):

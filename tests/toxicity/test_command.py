@@ -142,27 +142,29 @@ def test_a_dry_run_counts_and_asks_nothing(server, tmp_path, capsys, monkeypatch
         dry, scorer="perspective", base_url="", labels=(), output_dir=tmp_path / "p"
     )  # fmt: skip
     toxicity(away)
-    said = capsys.readouterr().out
-    assert "would be sent to https://commentanalyzer.googleapis.com/v1alpha1, a call each" in said
-    assert "closes at the end of 2026" in said
+    printed = capsys.readouterr().out
+    assert (
+        "would be sent to https://commentanalyzer.googleapis.com/v1alpha1, a call each" in printed
+    )
+    assert "closes at the end of 2026" in printed
 
 
 def test_a_run_is_priced_by_what_it_calls_or_computes(server, tmp_path):
     estimator = Estimator(chip_named("v5e"))
-    asked = config(tmp_path, server)
-    cost = asked.cost(estimator)
+    settings = config(tmp_path, server)
+    cost = settings.cost(estimator)
     assert (cost.judge_calls, cost.dollars, cost.chip_hours or 0) == (9, 0.0, 0)
     local = dataclasses.replace(
-        asked, scorer="classifier", model=tiny_classifier(tmp_path / "model")
+        settings, scorer="classifier", model=tiny_classifier(tmp_path / "model")
     )
     cost = local.cost(estimator)
     assert cost.chip_hours is not None and 0 < cost.chip_hours < 1e-3 and not cost.judge_calls
 
 
 def test_the_address_is_recorded_so_that_the_datasheet_says_where_replies_went(server, tmp_path):
-    asked = config(tmp_path, server, base_url="")
-    assert asked.recorded().base_url == "https://api.openai.com/v1"
-    local = dataclasses.replace(asked, scorer="classifier")
+    settings = config(tmp_path, server, base_url="")
+    assert settings.recorded().base_url == "https://api.openai.com/v1"
+    local = dataclasses.replace(settings, scorer="classifier")
     assert local.recorded().base_url == ""
 
 

@@ -57,7 +57,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def scorer(server: Server, kind: Any = None, **settings: Any) -> ServiceScorer:
-    made = ServiceScorer(
+    service = ServiceScorer(
         base_url=server.url,
         api_key_env="SCORER_KEY",
         make_kind=kind or functools.partial(moderation, "omni-moderation-latest"),
@@ -65,19 +65,19 @@ def scorer(server: Server, kind: Any = None, **settings: Any) -> ServiceScorer:
         backoff=0.001,
         **settings,
     )
-    made.connect()
-    return made
+    service.connect()
+    return service
 
 
 def answers(asking: ServiceScorer, *texts: str) -> list[Answer]:
-    kept: dict[str, Answer] = {}
+    answer_of: dict[str, Answer] = {}
     calls = []
     for number, text in enumerate(texts):
         shown = (Candidate(str(number), text),)
         asked = Request("score", f"q{number}", "a post", "", "", asking.criteria, shown)
         calls.append(Call(str(number), asked))
-    asking.ask(iter(calls), lambda call, answer: kept.update({call.key: answer}))
-    return [kept[call.key] for call in calls]
+    asking.ask(iter(calls), lambda call, answer: answer_of.update({call.key: answer}))
+    return [answer_of[call.key] for call in calls]
 
 
 def test_speaking_of_self_harm_is_no_toxicity():
@@ -158,15 +158,15 @@ def test_a_service_without_scores_ends_the_run_after_a_row(server):
 
 def test_replies_leave_this_machine_where_that_was_asked_for(server, monkeypatch):
     def asking(allowed: bool) -> ServiceScorer:
-        made = ServiceScorer(
+        service = ServiceScorer(
             base_url="https://api.openai.com/v1",
             api_key_env="SCORER_KEY",
             make_kind=functools.partial(moderation, "m"),
             allowed=allowed,
         )
-        assert made.sends_to == "https://api.openai.com/v1"
-        made.connect()
-        return made
+        assert service.sends_to == "https://api.openai.com/v1"
+        service.connect()
+        return service
 
     with pytest.raises(UserError, match=r"replies would be sent to api\.openai\.com; give --send"):
         asking(allowed=False)

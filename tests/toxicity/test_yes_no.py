@@ -76,8 +76,8 @@ def test_the_score_of_a_llama_is_transformers_probability_of_yes_among_yes_and_n
     scorer = yes_no_scorer(
         folder, batch_size=2, question=question_file(tmp_path), base_dtype="float32"
     )
-    asked = [request("c d e f"), request("c"), request("e e", post="")]
-    found = [answer.scores["toxic"] for answer in answers_of(scorer, *asked)]
+    requests = [request("c d e f"), request("c"), request("e e", post="")]
+    scores = [answer.scores["toxic"] for answer in answers_of(scorer, *requests)]
     model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     yes, no = (tokenizer.encode(word, add_special_tokens=False)[0] for word in ("YES", "NO"))
@@ -86,13 +86,13 @@ def test_the_score_of_a_llama_is_transformers_probability_of_yes_among_yes_and_n
         "post : a b reply : c is it harmful",
         "post : NA reply : e e is it harmful",
     ]
-    for text, score in zip(texts, found, strict=True):
+    for text, score in zip(texts, scores, strict=True):
         tokens = [tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)]
         with torch.no_grad():
             logits = model(torch.tensor([tokens])).logits[0, -1]
         expected = torch.softmax(logits[[yes, no]], 0)[0].item()
         assert score == pytest.approx(expected, abs=1e-5)
-    assert len(set(found)) == 3
+    assert len(set(scores)) == 3
 
 
 def test_the_question_is_a_turn_of_the_chat_template_where_it_says_so(tmp_path):
