@@ -23,6 +23,9 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.parsing import serialized_messages
 from jaxmodpo.records import Candidate, Pair, identifier, pair_from_mapping, plain_text
 
+Messages = list[dict[str, str]]
+"""messages of a conversation, each with its role and its content"""
+
 _TURN = re.compile(r"\n\n(?=(?:Human|Assistant):)")
 
 
@@ -67,12 +70,13 @@ def pair_of_row(row: Any, location: str) -> Pair | None:
     question_id = _id(row, "question_id", location) or digest(question_text)[:16]
     chosen_id = _id(row, "chosen_response_id", location)
     rejected_id = _id(row, "rejected_response_id", location)
+    is_conversation = _is_several(prompt) or len(better) > 1 or len(worse) > 1
     return Pair(
         question_id,
         question_text,
         Candidate(chosen_id or _reply_id(question_id, chosen_text), chosen_text),
         Candidate(rejected_id or _reply_id(question_id, rejected_text), rejected_text),
-        conversation=_is_several(prompt) or len(better) > 1 or len(worse) > 1,
+        conversation=is_conversation,
     )
 
 
@@ -82,7 +86,7 @@ def _reply_id(question_id: str, text: str) -> str:
 
 def _prompt_and_answers(
     row: Mapping[str, Any], chosen: Any, rejected: Any, location: str
-) -> tuple[Any, list[dict[str, str]], list[dict[str, str]]]:
+) -> tuple[Any, Messages, Messages]:
     """Return a row's prompt, a text or messages, and its two answers as messages."""
     if _has_value(row.get("prompt")):
         prompt = _messages_or_text(row["prompt"], f"{location}, prompt")
@@ -120,7 +124,7 @@ def _messages_or_text(value: Any, location: str) -> Any:
 
 def _beside_prompt(
     prompt: Any, chosen: Any, rejected: Any, location: str
-) -> tuple[Any, list[dict[str, str]], list[dict[str, str]]]:
+) -> tuple[Any, Messages, Messages]:
     """Return the prompt, a text or messages, and the answers of a row with a prompt, whose
     conversations may repeat it.
 
@@ -161,7 +165,7 @@ def _refuse_equal(chosen: str, rejected: str, location: str) -> None:
         raise UserError(f"{location}: chosen and rejected are the same text; leave the row out")
 
 
-def _messages(value: Any, location: str) -> list[dict[str, str]]:
+def _messages(value: Any, location: str) -> Messages:
     """Return the role and the content of each message of a list."""
     if not isinstance(value, list) or not all(_is_message(message) for message in value):
         raise UserError(
@@ -189,7 +193,7 @@ def _text(prompt: Any, location: str) -> str:
     return "\n".join(lines)
 
 
-def _answer(value: Any, location: str) -> list[dict[str, str]]:
+def _answer(value: Any, location: str) -> Messages:
     """Return an answer that stands beside a prompt: a text or one message."""
     if isinstance(value, str):
         return [{"role": "assistant", "content": value}]
@@ -210,7 +214,7 @@ def _is_several(messages: Any) -> bool:
 
 def _divided(
     chosen: list[Any], rejected: list[Any], location: str
-) -> tuple[list[dict[str, str]], list[dict[str, str]], list[dict[str, str]]]:
+) -> tuple[Messages, Messages, Messages]:
     """Divide two conversations into the messages they share and those that follow in each, at least
     the last.
     """
@@ -231,9 +235,9 @@ def _is_transcript(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip().startswith("Human:")
 
 
-def _transcript(text: str) -> list[dict[str, str]]:
+def _transcript(text: str) -> Messages:
     """Return the messages of a conversation in HH-RLHF's form."""
-    messages: list[dict[str, str]] = []
+    messages: Messages = []
     # Every turn begins behind a blank line but the first, which gets one: what stands before the
     # first turn is then empty, and left out.
     for turn in _TURN.split("\n\n" + text.lstrip())[1:]:

@@ -213,12 +213,12 @@ def warn_of_failed(label: str, missing: Missingness) -> None:
     for counts in missing.by_criterion().values():
         failed.update(counts.failed)
     if failed:
-        statuses = ", ".join(f"{count:,} {status}" for status, count in sorted(failed.items()))
+        statuses = [f"{count:,} {status}" for status, count in sorted(failed.items())]
         logger.warning(
             "%s: %d votes failed (%s); --retry-errors asks them again",
             label,
             failed.total(),
-            statuses,
+            ", ".join(statuses),
         )
 
 

@@ -83,7 +83,9 @@ def with_sft_term(
     if weight == 0:
         return terms
     # A row that only fills up the batch has no tokens, and 0 / 0 times a weight of 0 is not 0.
-    nll = -logps[:, 0::2] / jnp.maximum(tokens[:, 0::2], 1.0)
+    chosen_logps = logps[:, 0::2]
+    chosen_tokens = tokens[:, 0::2]
+    nll = -chosen_logps / jnp.maximum(chosen_tokens, 1.0)
     row_nll = jnp.sum(nll * jnp.asarray(objectives, jnp.float32), axis=1)
     total_nll = jnp.sum(row_nll * row_weights)
     metrics = {**terms.metrics, "nll_loss": jax.lax.stop_gradient(total_nll)}

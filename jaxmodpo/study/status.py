@@ -67,15 +67,17 @@ def status_lines(figures: Figures) -> list[str]:
     return lines
 
 
-def _rater_line(each: RaterProgress) -> str:
-    seconds = "" if each.median_seconds is None else f"{each.median_seconds:.0f}"
+def _rater_line(progress: RaterProgress) -> str:
+    rater = progress.rater
+    seconds = "" if progress.median_seconds is None else f"{progress.median_seconds:.0f}"
     notes = [
         f"{name}: {printable(reason)}"
-        for name, reason in (("excluded", each.rater.excluded), ("rejected", each.rater.rejected))
+        for name, reason in (("excluded", rater.excluded), ("rejected", rater.rejected))
         if reason
     ]
+    items = f"{progress.done}/{progress.items}"
     line = (
-        f"{each.rater.pseudonym:<12}{each.rater.status:<11}{f'{each.done}/{each.items}':>9}"
-        f"{each.checks_failed:>15}{seconds:>10}"
+        f"{rater.pseudonym:<12}{rater.status:<11}{items:>9}"
+        f"{progress.checks_failed:>15}{seconds:>10}"
     )
     return "  ".join([line, *notes])
