@@ -62,18 +62,24 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(store: Store, tmp_path: Path) -> Iterator[Page]:
+def page(browser: Browser, store: Store, tmp_path: Path) -> Iterator[Page]:
     """Return the administration's first page, from which files are saved below ``tmp_path``."""
     settings = AdminSettings(SECRET, SECOND, "https://study.example.org")
     site = Site(admin_application(store, settings))
-    with Browser() as browser:
-        saving = {"behavior": "allow", "downloadPath": str(tmp_path / "saved")}
-        browser.call("Browser.setDownloadBehavior", saving)
-        yield browser.open(site.url, width=1100)
+    saving = {"behavior": "allow", "downloadPath": str(tmp_path / "saved")}
+    browser.call("Browser.setDownloadBehavior", saving)
+    yield browser.open(site.url, width=1100)
     site.close()
 
 
+@pytest.mark.slow(seconds=5)
 def test_an_administrator_signs_in_decides_invites_and_exports(
     page: Page, store: Store, tmp_path: Path
 ):
@@ -128,7 +134,7 @@ def test_an_administrator_signs_in_decides_invites_and_exports(
     assert page.value("document.querySelector('#secret') !== null")
 
 
-@pytest.mark.slow(seconds=10)
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_in_the_administration(page: Page, scheme: str):
     if not AXE.is_file():

@@ -73,7 +73,7 @@ def practice(store: Store) -> int:
     return sum(item.kind == "training" for item in store.study.items)
 
 
-@pytest.mark.slow(seconds=20)
+@pytest.mark.slow(seconds=5)
 def test_a_clinician_goes_through_a_study_by_keyboard_alone(browser, store: Store, site: Site):
     pseudonym, token = store.raters.new_link()
     page = browser.open(f"{site.url}/r/{token}", width=1100)
@@ -121,7 +121,7 @@ def test_a_clinician_goes_through_a_study_by_keyboard_alone(browser, store: Stor
     assert all(request.startswith(site.url) for request in page.requests)
 
 
-@pytest.mark.slow(seconds=15)
+@pytest.mark.slow(seconds=5)
 def test_a_prolific_rater_goes_through_a_study_on_a_phone_without_javascript(
     browser, store: Store, site: Site
 ):
@@ -169,7 +169,7 @@ def test_a_prolific_rater_goes_through_a_study_on_a_phone_without_javascript(
 # --------------------------------------------------------------------------- accessibility
 
 
-@pytest.mark.slow(seconds=15)
+@pytest.mark.slow(seconds=5)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_that_keeps_people_out(browser, store: Store, site: Site, scheme: str):
     if not AXE.is_file():
