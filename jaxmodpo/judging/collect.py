@@ -7,7 +7,6 @@ thousand: requests are generated twice, once to be asked and once to be counted,
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 import threading
@@ -348,7 +347,7 @@ def _times_paid(vote: Vote, factor: float) -> Vote:
         amount = getattr(vote, name)
         if amount is not None:
             paid[name] = amount * factor
-    return dataclasses.replace(vote, **paid)
+    return vote._replace(**paid)
 
 
 def _votes(calls: Sequence[Call]) -> int:

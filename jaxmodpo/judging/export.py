@@ -18,7 +18,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import atomic_path, check_writable
 from jaxmodpo.judging.ledger import Ledger
-from jaxmodpo.judging.votes import Vote, as_record, from_record
+from jaxmodpo.judging.votes import FIELDS, Vote, as_record, from_record
 from jaxmodpo.parsing import parse_json
 from jaxmodpo.ranges import Settings
 
@@ -136,7 +136,7 @@ def _schema() -> Any:
         "score": pa.float64(),
     }
     columns = []
-    for name in Vote.__dataclass_fields__:
+    for name in FIELDS:
         may_lack = name in ("order", "score", *_AMOUNTS)
         columns.append(pa.field(name, types.get(name, pa.string()), nullable=may_lack))
     return pa.schema(columns)

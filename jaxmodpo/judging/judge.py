@@ -129,31 +129,31 @@ class Judge(Protocol):
 def call_key(request: Request, identity: str) -> str:
     """Hash everything an answer depends on: the request, the order shown, and the judge's identity.
 
-    Each text's digest is remembered, since a million requests share a few thousand texts.
-    32 hexadecimal digits.
+    The digests of what goes together are remembered, since a million requests share a few thousand
+    posts, personas and replies. 32 hexadecimal digits.
     """
-    texts = [
-        identity,
-        request.kind,
-        request.question_id,
-        request.question_text,
-        request.persona_id,
-        request.persona_text,
-        str(request.ties),
-        str(request.repeat),
-        # How many criteria there are says where they end and the responses begin.
-        str(len(request.criteria)),
-    ]
+    # How many criteria there are says where they end and the responses begin.
+    form = [str(request.ties), str(request.repeat), str(len(request.criteria))]
     # Only here, so that rankings and comparisons keep the keys that ledgers hold.
     if request.kind == "score":
-        texts.append(str(request.yes_no))
-    digests = [text_digest(text) for text in texts]
+        form.append(str(request.yes_no))
+    digests = [
+        _digests(identity, request.kind),
+        _digests(request.question_id, request.question_text),
+        _digests(request.persona_id, request.persona_text),
+        _digests(*form),
+    ]
     for criterion in request.criteria:
         digests.append(_criterion_digest(criterion))
     for response in request.responses:
-        digests.append(text_digest(response.response_id))
-        digests.append(text_digest(response.response_text))
+        digests.append(_digests(response.response_id, response.response_text))
     return hashlib.blake2b(b"".join(digests), digest_size=_KEY_BYTES).hexdigest()
+
+
+@functools.lru_cache(maxsize=2**17)
+def _digests(*texts: str) -> bytes:
+    """Return the digests of some texts, one after another."""
+    return b"".join(map(text_digest, texts))
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +31,10 @@ _VECTOR: dict[Any, Any] = {"svg.fonttype": "path", "svg.hashsalt": "jaxmodpo", "
 _NAME = 32
 _SENTENCE = 110
 """characters of a name, and of a line of any other text, that a figure has room for"""
+_ENLARGED = 1.4
+_ENLARGEMENTS = 4
+"""by how much a figure whose names take all its room is enlarged at a time, and how often at
+most"""
 _UNDATED = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -117,10 +122,30 @@ def _area_of(figure: Figure) -> Bbox:
         # Measured as both formats draw letters: as outlines, in points.
         FigureCanvasSVG(figure)
         figure.set_dpi(72)
-        figure.draw_without_rendering()
+        _lay_out(figure)
         figure.set_layout_engine("none")
         # A long name makes the picture larger, and is not cut at its edge.
         return figure.get_tightbbox().padded(0.05)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give the axes their places; in a larger figure where its names leave no room for them."""
+    for _ in range(_ENLARGEMENTS):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            figure.draw_without_rendering()
+        # Matplotlib says it in a warning alone, and leaves the axes under the names.
+        collapsed = [warning for warning in caught if "collapsed" in str(warning.message)]
+        for warning in caught:
+            if warning not in collapsed:
+                warnings.warn_explicit(
+                    warning.message, warning.category, warning.filename, warning.lineno
+                )
+        if not collapsed:
+            return
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width * _ENLARGED, height * _ENLARGED)
+    figure.draw_without_rendering()
 
 
 def _render(figure: Figure, kind: str, area: Bbox) -> bytes:

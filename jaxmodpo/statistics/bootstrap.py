@@ -13,7 +13,7 @@ A statistic of sums over questions needs neither: :func:`estimate` draws, comput
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -95,23 +95,32 @@ def estimate(
     if len(sums) < 2:
         # One question is the same question in every resample, which would look like certainty.
         return {"value": value, "interval": None}
-    samples = _bootstrap(sums, statistic, resamples, seed)
-    low, high = percentile_interval(samples)
+    samples = [statistic(resampled) for resampled in resampled_sums(sums, resamples, seed)]
+    low, high = percentile_interval(np.concatenate(samples))
     # A statistic that hangs on one question is undefined in every resample without it.
     if not np.isfinite(low):
         return {"value": value, "interval": None}
     return {"value": value, "interval": [float(low), float(high)]}
 
 
-def _bootstrap(
-    sums: Array, statistic: Callable[[Array], Array], resamples: int, seed: int
-) -> Array:
-    """Return the statistic of each resample of the questions."""
-    # How often each question is in each resample: sums add up, so that a resample's are a product
-    # with these counts and no rows need to be copied.
+def resampled_sums(sums: ArrayLike, resamples: int, seed: int) -> Iterator[Array]:
+    """Yield the sums over each resample's questions, some resamples at a time.
+
+    Sums add up, so that a resample's are a product with how often it holds each question, and no
+    rows need to be copied.
+
+    Args:
+        sums: of each question, ``[questions, sums]``.
+        resamples: of the questions, with replacement.
+        seed: of the draws.
+
+    Yields:
+        ``[some resamples, sums]``.
+    """
+    sums = np.asarray(sums, np.float64)
     draw_counts = times_drawn(len(sums), resamples, seed)
-    samples: list[Array] = []
     for begin in range(0, resamples, _RESAMPLES_AT_A_TIME):
         counts = draw_counts[begin : begin + _RESAMPLES_AT_A_TIME]
-        samples.append(statistic(counts @ sums))
-    return np.concatenate(samples)
+        # As they are, NumPy would multiply integers one by one, ten times as slowly as numbers that
+        # its library of linear algebra takes.
+        yield counts.astype(np.float64) @ sums

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxmodpo.statistics.arrays import Array, ratio
-from jaxmodpo.statistics.bootstrap import times_drawn
+from jaxmodpo.statistics.bootstrap import resampled_sums
 from jaxmodpo.statistics.intervals import Estimate, percentile_interval, wilson_interval
 
 
@@ -61,19 +61,18 @@ def bootstrap_win_rates(outcomes: ArrayLike, *, resamples: int = 2000, seed: int
     ...]``.
 
     Questions are drawn with replacement; all replies to a question move together, since they are
-    not independent, and every comparison sees the same draws, so that differences are paired. A
-    draw is kept as how often it holds each question, which turns the resampling into one product
-    of matrices.
+    not independent, and every comparison sees the same draws, so that differences are paired.
     """
     outcomes = np.asarray(outcomes, dtype=np.float64)
     *comparisons, questions, _ = outcomes.shape
-    draw_counts = times_drawn(questions, resamples, seed)  # [resamples, questions]
     wins = np.nansum(outcomes, axis=-1)
     valid = np.isfinite(outcomes).sum(axis=-1)
     # Wins and valid units are added up apart and divided last: a question with more valid replies
     # weighs more in a resample, as it does in the win rate itself.
-    sampled_wins = draw_counts @ wins.reshape(-1, questions).T
-    sampled_valid = draw_counts @ valid.reshape(-1, questions).T
+    wins_by_question = wins.reshape(-1, questions).T
+    valid_by_question = valid.reshape(-1, questions).T
+    sampled_wins = np.concatenate(list(resampled_sums(wins_by_question, resamples, seed)))
+    sampled_valid = np.concatenate(list(resampled_sums(valid_by_question, resamples, seed)))
     rates = ratio(sampled_wins, sampled_valid)  # [resamples, comparisons]
     return rates.reshape(resamples, *comparisons)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,10 +117,7 @@ def counted(work: Path, out: str) -> list[Vote]:
     runs.
     """
     with Ledger(work / out / "votes.sqlite") as ledger:
-        votes = [
-            dataclasses.replace(vote, call="", time="")
-            for vote in ledger.every_vote(effective_only=True)
-        ]
+        votes = [vote._replace(call="", time="") for vote in ledger.every_vote(effective_only=True)]
     return sorted(votes, key=lambda vote: vote.key)
 
 

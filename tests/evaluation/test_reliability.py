@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Sequence
@@ -85,10 +84,10 @@ def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
     """
     one = list(asked(judging(1), questions=8, personas=5))
     other = list(asked(judging(1), questions=8, seed=3, run="s"))
-    same_ids = [dataclasses.replace(v, key=f"other {v.key}") for v in other]
+    same_ids = [v._replace(key=f"other {v.key}") for v in other]
     own_ids = [
-        dataclasses.replace(
-            v, shown=tuple(f"x{i}" for i in v.shown), order=tuple(f"x{i}" for i in v.order or ())
+        v._replace(
+            shown=tuple(f"x{i}" for i in v.shown), order=tuple(f"x{i}" for i in v.order or ())
         )
         for v in same_ids
     ]

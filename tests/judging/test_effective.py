@@ -4,7 +4,6 @@ written out.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,10 +36,7 @@ def effective(votes: Sequence[Vote]) -> list[int]:
     st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(STATUSES)), min_size=1, max_size=12)
 )
 def test_every_form_of_the_rule_names_the_same_votes(tmp_path_factory, drawn):
-    votes = [
-        dataclasses.replace(vote(name, status), call=str(n))
-        for n, (name, status) in enumerate(drawn)
-    ]
+    votes = [vote(name, status)._replace(call=str(n)) for n, (name, status) in enumerate(drawn)]
     expected = effective(votes)
     names = np.array([["abcd".index(name), 7] for name, _ in drawn])
     positions = effective_positions(names, np.array([status == "valid" for _, status in drawn]))

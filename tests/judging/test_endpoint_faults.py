@@ -4,7 +4,6 @@ its time.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -374,7 +373,7 @@ def test_an_interrupted_run_in_this_process_leaves_nothing_claimed(tmp_path):
         assert {v.question_id[1:] for v in stored} == {
             marked(prompt)[0] for prompt in server.answered
         }
-        assert len({dataclasses.replace(v, time="") for v in stored}) == len(stored) < 60
+        assert len({v._replace(time="") for v in stored}) == len(stored) < 60
         again = judge(server)
         collect(lambda: requests(200), again, ledger, label="t")
         assert set(server.answered.values()) == {1} and len(server.answered) == 200

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import tracemalloc
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ def test_parquet_has_typed_columns_and_lists_of_ids(ledger, tmp_path):
     votes(VotesConfig(ledger=str(ledger), output=tmp_path / "v.parquet"))
     schema = parquet.read_schema(tmp_path / "v.parquet")
     types = {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
-    assert schema.names == list(Vote.__dataclass_fields__)
+    assert schema.names == list(Vote._fields)
     assert types["shown"] == types["order"] == "list<element: string>"
     assert (types["cost"], types["repeat"], types["status"]) == ("double", "int32", "string")
     table = parquet.read_table(tmp_path / "v.parquet")
@@ -222,7 +221,7 @@ def test_memory_does_not_grow_with_the_votes(tmp_path, suffix, monkeypatch):
         place = tmp_path / f"{count}.sqlite"
         with Ledger(place) as ledger:
             import_votes(
-                ledger, (replace(one, key=f"{n:032x}", raw=f"{n}" * 100) for n in range(count))
+                ledger, (one._replace(key=f"{n:032x}", raw=f"{n}" * 100) for n in range(count))
             )
         tracemalloc.start()
         votes(VotesConfig(ledger=str(place), output=tmp_path / f"v{suffix}", counted=True))

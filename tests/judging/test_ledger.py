@@ -162,8 +162,8 @@ def test_the_newest_valid_vote_counts_or_the_newest_where_none_is(place):
         for position in range(3):
             for sequence, key in zip(sequences, wanted, strict=True):
                 if position < len(sequence):
-                    one = dataclasses.replace(
-                        vote("1", sequence[position]), key=key, call=f"{key[:20]} {position}"
+                    one = vote("1", sequence[position])._replace(
+                        key=key, call=f"{key[:20]} {position}"
                     )
                     ledger.add([one])
                     before = expected.get(key)

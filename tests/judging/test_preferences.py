@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -126,11 +125,10 @@ def files(folder: Path) -> dict[str, bytes]:
 def counted(work: Path, out: str = "out") -> list[Vote]:
     """The votes that count, without what differs between two runs."""
     with Ledger(work / out / "votes.sqlite") as ledger:
-        requests = [
-            dataclasses.replace(v, call="", time="", run="")
-            for v in ledger.every_vote(effective_only=True)
+        votes = [
+            v._replace(call="", time="", run="") for v in ledger.every_vote(effective_only=True)
         ]
-    return sorted(requests, key=lambda vote: vote.key)
+    return sorted(votes, key=lambda vote: vote.key)
 
 
 def test_a_known_ranking_comes_out_by_criterion(work, monkeypatch):

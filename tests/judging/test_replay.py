@@ -92,8 +92,8 @@ def test_every_vote_is_replayed_as_it_counted(recorded, tmp_path):
     own: dict[str, Any] = {"run": "", "call": "", "time": "", "cost": None, "usage": None}
     own |= dict.fromkeys(["prompt_tokens", "cached_tokens", "completion_tokens"])
     del own["usage"]
-    assert {key: replace(vote, **own) for key, vote in replayed_votes.items()} == {
-        key: replace(vote, **own) for key, vote in expected.items()
+    assert {key: vote._replace(**own) for key, vote in replayed_votes.items()} == {
+        key: vote._replace(**own) for key, vote in expected.items()
     }
     statuses = {(vote.question_id, vote.criterion): vote.status for vote in replayed_votes.values()}
     assert statuses["q4", "empathy"] == "valid" and statuses["q4", "safety"] == "content_filter"
@@ -209,7 +209,7 @@ def test_an_index_of_a_file_is_deleted_when_it_is_closed(recorded, tmp_path, mon
 def test_a_vote_that_cannot_be_one_is_not_replayed(tmp_path, suffix, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    wrong = [replace(vote, order=("zzz",)) for vote in votes_on(request("q1"), BOTH)]
+    wrong = [vote._replace(order=("zzz",)) for vote in votes_on(request("q1"), BOTH)]
     place = tmp_path / f"then{suffix}"
     if suffix == ".sqlite":
         with Ledger(place) as ledger:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -36,10 +35,7 @@ def counted(folder: Path) -> list[Vote]:
     runs.
     """
     with Ledger(folder / "votes.sqlite") as ledger:
-        votes = [
-            dataclasses.replace(vote, call="", time="")
-            for vote in ledger.every_vote(effective_only=True)
-        ]
+        votes = [vote._replace(call="", time="") for vote in ledger.every_vote(effective_only=True)]
     return sorted(votes, key=lambda vote: vote.key)
 
 

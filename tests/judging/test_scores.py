@@ -134,7 +134,7 @@ def test_a_score_that_is_missing_is_a_parse_error_beside_one_that_is_there():
 def test_what_cannot_be_a_score_is_told(changes, fault):
     answer = Answer("valid", "said", scores={"acknowledges": 0.5, "harms": 0.5})
     vote, _ = votes_of(Call("k", request()), answer, judge="j", run="r")
-    assert fault_of(dataclasses.replace(vote, **changes)) == fault
+    assert fault_of(vote._replace(**changes)) == fault
 
 
 # --------------------------------------------------------------------------- the ledger
@@ -202,7 +202,7 @@ def test_a_vote_that_was_exported_before_there_were_scores_is_read(tmp_path: Pat
         request(), kind="rank", criteria=QUESTIONS[1:], responses=(Candidate("a", ""), Candidate("b", ""))
     )  # fmt: skip
     (vote,) = votes_of(Call("k", preference), answer, judge="j", run="r")
-    record = dataclasses.asdict(vote)
+    record = vote._asdict()
     del record["score"]
     assert from_record(record, "row 1") == vote
 

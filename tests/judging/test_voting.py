@@ -390,7 +390,7 @@ def test_a_second_asking_follows_its_first_and_differs_in_nothing_else():
 def test_votes_are_counted_by_criterion_persona_and_model_and_never_made_up_for():
     missing = Missingness()
     votes = ranked("ab", None, None) + ranked("ab", criterion="safety")
-    for vote in [*votes, dataclasses.replace(votes[1], model="", status="error")]:
+    for vote in [*votes, votes[1]._replace(model="", status="error")]:
         missing.add(vote)
     assert plain(missing.by_criterion()) == {
         "empathy": {"asked": 4, "valid": 1, "failed": {"error": 1, "parse_error": 2}},
