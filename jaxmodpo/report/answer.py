@@ -1,8 +1,8 @@
 """The first section of a report: what the evaluations show, in sentences, and what they do not.
 
 Every criterion has a sentence with the best model's win rate, its interval and the number of
-questions, and another with its lead over the second. What follows are the limits of these numbers,
-as far as the files show them.
+questions, another with its lead over the second, and a third with what the two's own comparison
+says. What follows are the limits of these numbers, as far as the files show them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Place(NamedTuple):
 
 
 def findings(results: EvaluationResults) -> list[str]:
-    """Return a sentence or two for each criterion."""
+    """Return two or three sentences for each criterion."""
     return [_finding(results, criterion) for criterion in results.criteria]
 
 
@@ -126,7 +126,7 @@ def _finding(results: EvaluationResults, criterion: str) -> str:
     test = pair_test(results, criterion, first.model, second.model)
     if test is None:
         return f"{sentence} It was not compared with {second.model}, the second."
-    return f"{sentence} {_lead(test, first, second)}"
+    return f"{sentence} {_lead(first, second, test)} {_meeting(first, second, test)}"
 
 
 def _best_two(results: EvaluationResults, criterion: str) -> tuple[_Place, _Place]:
@@ -154,21 +154,40 @@ def pair_test(results: EvaluationResults, criterion: str, a: str, b: str) -> Pai
     return None
 
 
-def _lead(test: PairTest, first: _Place, second: _Place) -> str:
-    """Say by how much the first model leads, and whether that may be chance."""
+def _lead(first: _Place, second: _Place, test: PairTest) -> str:
+    """Say by how much the first model's average is above the second's, and whether that may be
+    chance.
+    """
+    if first.rate == second.rate:
+        return f"{second.model} has the same average win rate."
     interval = test.average_difference_interval
     if interval is not None and test.a != first.model:
         low, high = interval
         interval = (-high, -low)
-    points = percent(first.rate - second.rate)
+    points = f"{percent(first.rate - second.rate)} points ({interval_in_words(interval)})"
+    # By its own interval, and not by the test of the two: an average is over all opponents, and a
+    # model may beat the second clearly while it loses to others.
+    if interval is not None and interval[0] > 0:
+        return f"It leads {second.model}, the second, by {points}."
+    return f"Its lead over {second.model}, the second, may be chance: {points}."
+
+
+def _meeting(first: _Place, second: _Place, test: PairTest) -> str:
+    """Say who won where the two best models themselves were compared, and whether that may be
+    chance.
+    """
+    wins = test.wins
+    losses = test.losses
+    if test.a != first.model:
+        wins, losses = losses, wins
+    if wins + losses == 0:
+        return f"Compared with {second.model} alone it ties on every question."
     chance = p_equals(test.adjusted_p_value)
-    adjusted = "" if test.p_value_holm is None else ", adjusted for all pairs by Holm's method"
-    words = f"{points} points ({interval_in_words(interval)}; {chance}{adjusted})"
-    if first.rate == second.rate:
-        return f"{second.model} has the same average win rate."
-    if test.adjusted_p_value < LEVEL:
-        return f"It leads {second.model}, the second, by {words}."
-    return f"Its lead over {second.model}, the second, may be chance: {words}."
+    if test.p_value_holm is not None:
+        chance += ", adjusted for all pairs by Holm's method"
+    doubt = ", which may be chance" if test.adjusted_p_value >= LEVEL else ""
+    won = count(wins, "question")
+    return f"Compared with {second.model} alone it wins {won} and loses {losses}{doubt} ({chance})."
 
 
 # --------------------------------------------------------------------------- what was not found
