@@ -18,6 +18,7 @@ from jaxmodpo.data.reference_lengths import (
     full_examples,
     reference_examples,
 )
+from jaxmodpo.data.row_lengths import MOST_LENGTHS
 from jaxmodpo.models import flops
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
 from jaxmodpo.policy.mesh import row_shards
@@ -58,6 +59,7 @@ def batches_of(config: FitConfig, mesh: Mesh) -> Batches:
         row_shards=row_shards(mesh),
         batching=config.batching,
         cost=cost,
+        most_lengths=1 if config.step == "score" else MOST_LENGTHS,
     )
 
 

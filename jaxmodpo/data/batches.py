@@ -1,7 +1,8 @@
 """The batches of a training run: which examples meet in which update, and where their tokens lie.
 
 An update has exactly ``batch_size × accumulation`` examples, cut into microbatches. Every
-microbatch of a run has one fixed shape, so that the step compiles once. *Padded*, each sequence has
+microbatch of a run has one fixed shape, so that the step compiles once; packed rows of a long run
+may have one of a few lengths. *Padded*, each sequence has
 a row of its own. *Packed*, sequences lie end to end in rows, marked by segment numbers; examples
 are grouped so that microbatches hold about equally many tokens, and the rows are as long as the
 fullest one needs. An example's sequences (a question's replies) are always in the same microbatch,
@@ -52,11 +53,11 @@ WINDOW = 64
 
 @dataclass(frozen=True)
 class Shape:
-    """What every microbatch has in common.
+    """What every microbatch has in common, at most.
 
     Attributes:
         rows: of tokens.
-        length: tokens of a row.
+        length: tokens of a row, in an update that has the longest.
         segments: most sequences in a row.
         examples: most examples in a microbatch.
     """
@@ -95,6 +96,11 @@ class Batches:
         row_shards: devices that share a microbatch's rows evenly.
         cost: what a row's token costs, given the row's length, in any unit: packed rows get the
             length that makes the whole run cheapest. By default all tokens cost the same.
+        most_lengths: different lengths that packed rows may have, if the run is long enough that
+            what each saves is more than compiling it takes (:mod:`jaxmodpo.data.row_lengths`).
+
+    Attributes:
+        row_lengths: ``[steps]``, tokens of each update's rows.
     """
 
     def __init__(
@@ -108,6 +114,7 @@ class Batches:
         batching: Batching = "padded",
         row_shards: int = 1,
         cost: Callable[[int], float] = lambda length: 1.0,
+        most_lengths: int = 1,
     ):
         self.examples = examples
         self.accumulation = accumulation
@@ -124,12 +131,15 @@ class Batches:
         self._members = self._all_members()
         capacity = self._members.shape[-1]
         if batching == "packed":
-            packing = self._pack(row_shards, cost)
+            packing = self._pack(row_shards, cost, most_lengths)
             self._packing = packing
-            self.shape = Shape(packing.rows, packing.length, packing.segments, capacity)
+            self.row_lengths = packing.lengths
+            longest = int(packing.lengths.max())
+            self.shape = Shape(packing.rows, longest, packing.segments, capacity)
         else:
             rows = -(-self._most_sequences() // row_shards) * row_shards
             self.shape = Shape(rows, examples.tokens.shape[-1], 1, capacity)
+            self.row_lengths = np.full(self.steps, self.shape.length)
 
     # ------------------------------------------------------------------ the iterator
 
@@ -179,9 +189,17 @@ class Batches:
     def waste(self) -> float:
         """Return the share of all positions, over the whole run, that hold no token."""
         tokens = int(self.examples.lengths.sum()) * self.epochs
-        microbatches = self.steps * self.accumulation
-        positions = microbatches * self.shape.rows * self.shape.length
-        return 1 - tokens / positions
+        return 1 - tokens / (self.steps * self.positions)
+
+    @property
+    def positions(self) -> float:
+        """Return how many places for tokens an update has, on average over the run."""
+        return self.accumulation * self.shape.rows * float(self.row_lengths.mean())
+
+    @property
+    def longest_step(self) -> int:
+        """Return an update whose rows are the longest: what it needs is enough for all others."""
+        return int(self.row_lengths.argmax())
 
     # ------------------------------------------------------------------ who meets whom
 
@@ -234,7 +252,7 @@ class Batches:
         of_microbatches = sequences[self._members].sum(axis=-1)
         return int(of_microbatches.max())
 
-    def _pack(self, row_shards: int, cost: Callable[[int], float]) -> Packing:
+    def _pack(self, row_shards: int, cost: Callable[[int], float], most_lengths: int) -> Packing:
         """Pack every microbatch of the run."""
         is_filled = self._members[..., None] >= 0
         sizes = np.where(is_filled, self.examples.lengths[self._members], 0)
@@ -248,7 +266,13 @@ class Batches:
             row_counts.add(-(-rows // row_shards) * row_shards)
         # Only multiples of the devices: each of them has as many rows as any other.
         row_counts = sorted(count for count in row_counts if count <= largest_row_count)
-        return pack(sizes.reshape(self.steps * self.accumulation, -1), row_counts, cost)
+        return pack(
+            sizes.reshape(self.steps * self.accumulation, -1),
+            row_counts,
+            cost,
+            microbatches=self.accumulation,
+            most_lengths=most_lengths,
+        )
 
     # ------------------------------------------------------------------ the arrays
 
@@ -294,7 +318,7 @@ class Batches:
         shape = self.shape
         microbatches, examples = members.shape
         sequences = self.examples.lengths.shape[1]
-        rows_shape = (microbatches, shape.rows, shape.length)
+        rows_shape = (microbatches, shape.rows, int(self.row_lengths[step]))
         arrays = {name: np.zeros(rows_shape, np.int32) for name in PACKED_ARRAYS}
         sum_numbers = np.zeros((microbatches, examples, sequences), np.int32)
         sequence_numbers = np.zeros((microbatches, shape.rows, shape.segments), np.int32)
@@ -332,7 +356,7 @@ class Batches:
         prompt = int(self.examples.prompt_lengths[example, sequence])
         end = start + size
         # A packing that does not fit its batch would train on wrong tokens without a word.
-        assert end <= self.shape.length and 1 <= segment <= self.shape.segments
+        assert end <= len(row["tokens"]) and 1 <= segment <= self.shape.segments
         assert not row["segments"][start:end].any(), "two sequences share a place"
         row["tokens"][start:end] = self.examples.tokens[example, sequence, :size]
         row["segments"][start:end] = segment
@@ -374,6 +398,7 @@ def describe(batches: Batches) -> dict[str, Any]:
         "batching": batches.batching,
         "rows": shape.rows,
         "row_length": shape.length,
+        "row_lengths": np.unique(batches.row_lengths).tolist(),
         "padding_waste": round(batches.waste, 4),
         "tokens_per_epoch": int(batches.examples.lengths.sum()),
     }

@@ -9,19 +9,19 @@ holds sequences end to end, so that little of a batch is padding. In a row of th
     segments   1 1 1 1 2 2 2 3 3 3 3 0      a segment number tells attention where a sequence ends
     starts     a at 0, b at 4, c at 7       its tokens' positions count from 0 again
 
-Why it is decided once, for the whole run: the step is compiled for one shape, so that a row must be
-as long as the fullest row of any update. That length is known only when all of them are packed,
-before the first update. Whoever builds a batch reads the places from :class:`Packing` and never
-packs again, because a second packing (of the same sequences in another order, or among another
-number of empty places) need not be the same one and may not fit the shape that the first one was
-measured for.
+Why it is decided once, for the whole run: the step is compiled for one shape, or for a few, so that
+a row must be as long as the fullest row of any update of its shape (``data/row_lengths.py``). That
+length is known only when all of them are packed, before the first update. Whoever builds a batch
+reads the places from :class:`Packing` and never packs again, because a second packing (of the same
+sequences in another order, or among another number of empty places) need not be the same one and
+may not fit the shape that the first one was measured for.
 
 What each try costs: packing is arithmetic on small arrays, a second or two for a run of hours. So
 it is tried with several numbers of rows and in several orders, and the cheapest is kept::
 
     sizes = np.array([[7, 5, 4, 0], [6, 6, 2, 2]])      # two microbatches; 0 is no sequence
     packing = pack(sizes, row_counts=[1, 2], cost=lambda length: 1.0)
-    packing.rows, packing.length                        # (1, 16): no padding at all
+    packing.rows, packing.lengths                       # 1, [16, 16]: no padding at all
 """
 
 from __future__ import annotations
@@ -32,8 +32,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmodpo.data.row_lengths import row_lengths
+
 RESTARTS = 8
 """tries at filling rows, each in another order of the sequences"""
+
+FULLEST_SHARE = 5
+"""one of so many microbatches, the fullest ones, is tried further"""
+
+FURTHER_RESTARTS = 96
+"""tries at filling the rows of those"""
 
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """numbers of rows that are tried, as multiples of the devices that share them"""
@@ -44,12 +52,12 @@ SEQUENCES_OF_ROW = (1, 2, 3, 4, 5, 6, 8)
 
 @dataclass(frozen=True)
 class Packing:
-    """Where every sequence of a run lies: ``M`` microbatches of up to ``N`` sequences in rows of
-    one length.
+    """Where every sequence of a run lies: ``M`` microbatches of up to ``N`` sequences, in rows of
+    one length within an update.
 
     Attributes:
         rows: of each microbatch.
-        length: tokens that a row holds.
+        lengths: ``[U]``, tokens that the rows of each update hold.
         segments: most sequences in a row.
         row: ``[M, N]``, each sequence's row.
         start: ``[M, N]``, its first token's place in the row.
@@ -57,14 +65,21 @@ class Packing:
     """
 
     rows: int
-    length: int
+    lengths: np.ndarray
     segments: int
     row: np.ndarray
     start: np.ndarray
     segment: np.ndarray
 
 
-def pack(sizes: np.ndarray, row_counts: Iterable[int], cost: Callable[[int], float]) -> Packing:
+def pack(
+    sizes: np.ndarray,
+    row_counts: Iterable[int],
+    cost: Callable[[int], float],
+    *,
+    microbatches: int = 1,
+    most_lengths: int = 1,
+) -> Packing:
     """Pack a run's sequences, with the number of rows that makes the run cheapest.
 
     Few rows are long and make attention dear; many rows are short, but the fullest sequence of the
@@ -74,17 +89,23 @@ def pack(sizes: np.ndarray, row_counts: Iterable[int], cost: Callable[[int], flo
         sizes: ``[M, N]`` tokens of each microbatch's sequences; 0 for none.
         row_counts: numbers of rows to try.
         cost: what a row's token costs, given the row's length, in any unit.
+        microbatches: of an update, whose rows have one length.
+        most_lengths: different lengths that the updates' rows may have.
     """
     best: _Attempt | None = None
     for rows in row_counts:
         row, loads = rows_of(sizes, rows)
-        length = _row_length(int(loads.max()))
-        # Every microbatch is computed in the shape of the fullest: padding is paid for like tokens.
-        price = rows * length * cost(length)
+        needed = loads.reshape(-1, microbatches * rows).max(1)
+        lengths = row_lengths(needed, most_lengths, cost)
+        # Every row is computed as long as it is: padding is paid for like tokens.
+        distinct, counts = np.unique(lengths, return_counts=True)
+        price = 0.0
+        for length, count in zip(distinct, counts, strict=True):
+            price += rows * int(count) * int(length) * cost(int(length))
         if best is None or price < best.price:
-            best = _Attempt(price, rows, length, row)
+            best = _Attempt(price, rows, lengths, row)
     assert best is not None, "no number of rows to try"
-    return _laid_out(sizes, best.rows, best.length, best.row)
+    return _laid_out(sizes, best.rows, best.lengths, best.row)
 
 
 class _Attempt(NamedTuple):
@@ -92,17 +113,8 @@ class _Attempt(NamedTuple):
 
     price: float
     rows: int
-    length: int
+    lengths: np.ndarray
     row: np.ndarray
-
-
-def _row_length(longest: int) -> int:
-    """Round the tokens of the fullest row up to a length that kernels like.
-
-    Longer rows are rounded up further: attention kernels work in blocks.
-    """
-    multiple = 64 if longest > 512 else 8
-    return -(-longest // multiple) * multiple
 
 
 def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +123,8 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     The longest sequence goes first, always into the emptiest row (Graham's rule, at most 4/3 of the
     best). To come closer, the rule is restarted in other orders: the lengths are multiplied by
     random factors before they are sorted, and each microbatch keeps the try whose fullest row is
-    shortest. The first try has no factors, so that restarts can only improve on the plain rule.
+    shortest. The first try has no factors, so that restarts can only improve on the plain rule. The
+    fullest microbatches, which decide how long all rows are, are tried far more often.
 
     Args:
         sizes: ``[M, N]`` tokens; 0 for none.
@@ -120,13 +133,28 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The row of each sequence ``[M, N]``, and the tokens of each row ``[M, rows]``.
     """
-    every_microbatch = np.arange(len(sizes))
     # The factors depend on N. That is harmless only because no one packs the same sequences twice.
-    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (RESTARTS, sizes.shape[1]))
+    generator = np.random.default_rng(0)
+    noise = generator.uniform(-0.5, 0.5, (RESTARTS, sizes.shape[1]))
     noise[0] = 0
     if rows == 1:
         # With a single row there is nothing to choose.
-        noise = noise[:1]
+        return _best_of(sizes, rows, noise[:1])
+    row, loads = _best_of(sizes, rows, noise)
+    fullest = np.argsort(-loads.max(1), kind="stable")[: -(-len(sizes) // FULLEST_SHARE)]
+    noise = generator.uniform(-0.5, 0.5, (FURTHER_RESTARTS, sizes.shape[1]))
+    other_row, other_loads = _best_of(sizes[fullest], rows, noise)
+    is_better = other_loads.max(1) < loads[fullest].max(1)
+    row[fullest[is_better]] = other_row[is_better]
+    loads[fullest[is_better]] = other_loads[is_better]
+    return row, loads
+
+
+def _best_of(sizes: np.ndarray, rows: int, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each microbatch's best try, given the tries' factors ``[tries, N]``; see
+    :func:`rows_of`.
+    """
+    every_microbatch = np.arange(len(sizes))
     best_row = np.zeros(sizes.shape, np.int64)
     best_loads = np.full((len(sizes), rows), np.iinfo(np.int64).max)
     for change in noise:
@@ -145,7 +173,7 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     return best_row, best_loads
 
 
-def _laid_out(sizes: np.ndarray, rows: int, length: int, row: np.ndarray) -> Packing:
+def _laid_out(sizes: np.ndarray, rows: int, lengths: np.ndarray, row: np.ndarray) -> Packing:
     """Number the sequences of each row and lay them end to end, in the order in which ``sizes`` has
     them.
     """
@@ -162,7 +190,7 @@ def _laid_out(sizes: np.ndarray, rows: int, length: int, row: np.ndarray) -> Pac
         counts[every_microbatch, own_row] += size > 0
         segment[:, sequence] = np.where(size > 0, counts[every_microbatch, own_row], 0)
         loads[every_microbatch, own_row] += size
-    packing = Packing(rows, length, int(counts.max()), row, start, segment)
+    packing = Packing(rows, lengths, int(counts.max()), row, start, segment)
     _check(packing, sizes)
     return packing
 
@@ -177,7 +205,9 @@ def _check(packing: Packing, sizes: np.ndarray) -> None:
     assert ((packing.row >= 0) & (packing.row < packing.rows)).all(), (
         "a sequence in a row that is not there"
     )
-    assert ((packing.start + sizes)[has_tokens] <= packing.length).all(), (
+    microbatches = len(sizes) // len(packing.lengths)
+    length = np.repeat(packing.lengths, microbatches)[:, None]
+    assert (packing.start + sizes <= length)[has_tokens].all(), (
         "a row holds more tokens than it is long"
     )
     assert (packing.segment[has_tokens] >= 1).all(), "a sequence without a number"

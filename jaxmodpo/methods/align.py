@@ -27,6 +27,7 @@ from jaxmodpo.data.examples import Examples, check_tokens
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.prompting import record_prompt
 from jaxmodpo.data.replies import listed_pairs, policy_replies, refuse_conversations
+from jaxmodpo.data.row_lengths import MOST_LENGTHS
 from jaxmodpo.data.text import PROMPT, PolicyText, tokenizer_digest
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import digest, fingerprint
@@ -252,6 +253,7 @@ class PolicyRun:
             accumulation=config.gradient_accumulation,
             epochs=config.epochs,
             seed=config.seed,
+            most_lengths=MOST_LENGTHS,
         )
         if not held_out.any():
             return batches, None

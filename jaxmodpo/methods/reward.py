@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from jaxmodpo.costs import REPLIES_PER_RANKING, Cost, Estimates
 from jaxmodpo.data.batches import Batches, Batching, describe
 from jaxmodpo.data.replies import reward_rankings
+from jaxmodpo.data.row_lengths import MOST_LENGTHS
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, RewardText, load_tokenizer
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
@@ -275,6 +276,7 @@ def _batches(
         accumulation=config.gradient_accumulation,
         epochs=config.epochs,
         seed=config.seed,
+        most_lengths=MOST_LENGTHS,
     )
     if data.held_out_comparisons is None:
         return batches, None

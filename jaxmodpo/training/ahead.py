@@ -249,10 +249,11 @@ def abstract_policy(
 
 
 def _abstract_batch(batches: Batches, mesh: Mesh) -> dict[str, Any]:
-    array_shardings = batch_shardings(mesh, batches.at(0), batches.by_rows)
+    batch = batches.at(batches.longest_step)
+    array_shardings = batch_shardings(mesh, batch, batches.by_rows)
     return {
         name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array_shardings[name])
-        for name, array in batches.at(0).items()
+        for name, array in batch.items()
     }
 
 

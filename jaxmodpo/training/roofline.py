@@ -11,7 +11,9 @@ step is slower::
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,9 +75,12 @@ def policy_training(
     reference_in_step: bool = False,
 ) -> Work:
     """Return an average update's work of training an adapter."""
-    filled = _filled(batches)
-    executed = flops.training(config, lora, filled, reference_in_step)
-    executed += flops.recomputed(config, lora, filled, remat)
+
+    def operations(rows: np.ndarray) -> float:
+        again = flops.recomputed(config, lora, rows, remat)
+        return flops.training(config, lora, rows, reference_in_step) + again
+
+    executed = _executed(batches, operations)
     useful = flops.training(config, lora, batches.examples.lengths, reference_in_step)
     table = parameter_table(config)
     stored = stored_table(table, base_dtype)
@@ -85,7 +90,7 @@ def policy_training(
     # chip says how fast.
     forward_passes = 1 + recomputes_products(remat)
     passes = batches.accumulation * (forward_passes + 1 + reference_in_step)
-    positions = batches.accumulation * batches.shape.rows * batches.shape.length
+    positions = batches.positions
     adapter = adapter_table(table, lora)
     adapter_bytes = 4.0 * count(adapter) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
     # The backward pass reads what the forward pass wrote and writes as much again.
@@ -112,11 +117,11 @@ def scoring(
 ) -> Work:
     """Return an average batch's work of scoring completions."""
     table = parameter_table(config)
-    positions = batches.accumulation * batches.shape.rows * batches.shape.length
+    positions = batches.positions
     passes = batches.accumulation
     return Work(
         useful=flops.forward(config, lora, batches.examples.lengths) / batches.steps_per_epoch,
-        executed=flops.forward(config, lora, _filled(batches)),
+        executed=_executed(batches, functools.partial(flops.forward, config, lora)),
         memory=passes * _whole_weights(stored_table(table, base_dtype), mesh)
         + positions * _activations(table, config, mesh),
         network=passes * _gathered(stored_table(table, base_dtype), mesh)
@@ -128,21 +133,24 @@ def scoring(
 def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, remat: Remat) -> Work:
     """Return an average update's work of training a reward model, all of whose weights change."""
     table = encoder_table(config)
-    filled = _filled(batches)
-    filled_flops = flops.encoder_forward(config, filled)
+    # A backward pass through weights that learn takes two products for each one of the forward
+    # pass: for the inputs' gradients, and for the weights'.
+
+    def operations(rows: np.ndarray) -> float:
+        again = flops.encoder_recomputed(config, rows, remat)
+        return 3 * flops.encoder_forward(config, rows) + again
+
     useful_flops = flops.encoder_forward(config, batches.examples.lengths)
-    positions = batches.accumulation * batches.shape.rows * batches.shape.length
+    positions = batches.positions
     weight_bytes = 4.0 * count(table) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
     product_bytes = 4 * _product_widths(table) / row_shards(mesh) / mesh.shape["tensor"]
     again = recomputes_products(remat)
     reduced = _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4)
     optimizer_bytes = weight_bytes * (2 * batches.accumulation + 6)
     gradient_bytes = 2 * weight_bytes * (mesh.shape["data"] > 1)
-    # A backward pass through weights that learn takes two products for each one of the forward
-    # pass: for the inputs' gradients, and for the weights'.
     return Work(
         useful=3 * useful_flops / batches.steps_per_epoch,
-        executed=3 * filled_flops + flops.encoder_recomputed(config, filled, remat),
+        executed=_executed(batches, operations),
         memory=(2 + again) * batches.accumulation * _whole_weights(table, mesh, 4)
         + positions * product_bytes * (4 + again)
         + optimizer_bytes,
@@ -162,9 +170,15 @@ def _product_widths(table: Table) -> int:
     )
 
 
-def _filled(batches: Batches) -> np.ndarray:
-    """Return the lengths of an update's rows."""
-    return np.full(batches.accumulation * batches.shape.rows, batches.shape.length)
+def _executed(batches: Batches, operations: Callable[[np.ndarray], float]) -> float:
+    """Return an average update's operations, given those of rows of these lengths: rows are
+    computed to their ends.
+    """
+    rows = batches.accumulation * batches.shape.rows
+    total = 0.0
+    for length, updates in zip(*np.unique(batches.row_lengths, return_counts=True), strict=True):
+        total += int(updates) * operations(np.full(rows, length))
+    return total / batches.steps
 
 
 def _whole_weights(table: Table, mesh: Mesh, size: int = 2) -> float:

@@ -27,7 +27,7 @@ class Throughput:
         self._flops = flops
         self._devices = mesh.size
         self._peak = peak_flops(mesh.devices.flat[0].device_kind)
-        self._compiled = False
+        self._compiled: set[int] = set()
         self.restart()
 
     def restart(self) -> None:
@@ -39,17 +39,19 @@ class Throughput:
         self._operations = 0.0
 
     def count(self, step: int, metrics: dict[str, jax.Array]) -> None:
-        """Count an update; the first one is waited for and does not count, since it is compiled.
+        """Count an update; the first one of each shape is waited for and does not count, since it
+        is compiled.
 
         Args:
             step: the update's number, from 0.
             metrics: what it computes; waiting for them is waiting for the update.
         """
-        # The first call of the step compiles, for seconds or minutes. Without waiting for it, the
+        # The first call of a shape compiles, for seconds or minutes. Without waiting for it, the
         # next calls would be counted while it still runs.
-        if not self._compiled:
+        row_length = int(self._batches.row_lengths[step])
+        if row_length not in self._compiled:
             jax.block_until_ready(metrics)
-            self._compiled = True
+            self._compiled.add(row_length)
             self.restart()
             return
         members = self._batches.members(step)

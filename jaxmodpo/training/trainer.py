@@ -152,15 +152,17 @@ class _Run:
     def log_start(self) -> None:
         """Say what is trained on, and from where."""
         shape = self._batches.shape
+        lengths = np.unique(self._batches.row_lengths).tolist()
         logger.info(
             "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a"
-            " microbatch, %.1f%% padding",
+            " microbatch%s, %.1f%% padding",
             len(self._batches.examples),
             self._batches.steps,
             self._batches.examples_per_update,
             self.now.done,
             shape.rows,
             shape.length,
+            "" if len(lengths) == 1 else f", or {', '.join(map(str, lengths[:-1]))} where they do",
             100 * self._batches.waste,
         )
 
@@ -174,7 +176,8 @@ class _Run:
         if problem.loss_under is None:
             return
         if not self._has_ended:
-            arguments = self._arguments(self._batches.at(self.now.done))
+            # What fits with the longest rows fits with all.
+            arguments = self._arguments(self._batches.at(self._batches.longest_step))
 
             def lower(loss: Loss) -> Any:
                 return train_step.lower(*arguments, loss=loss, optimizer=self._optimizer)

@@ -30,7 +30,8 @@ def assert_rows_hold_the_examples(batches: Batches) -> None:
     data, shape = batches.examples, batches.shape
     for step in range(batches.steps):
         batch, members = batches.at(step), batches.members(step)
-        assert batch["tokens"].shape == (batches.accumulation, shape.rows, shape.length)
+        length = batches.row_lengths[step]
+        assert batch["tokens"].shape == (batches.accumulation, shape.rows, length)
         read_back = 0
         for part, place in zip(*np.nonzero(members >= 0), strict=True):
             member = members[part, place]
@@ -112,4 +113,4 @@ def test_a_packing_numbers_the_sequences_of_a_row_and_lays_them_end_to_end():
     assert packing.row.tolist() == [[0, 0, 0, 0]]
     assert packing.segment.tolist() == [[1, 0, 2, 3]]
     assert packing.start[sizes > 0].tolist() == [0, 3, 5]
-    assert (packing.length, packing.segments) == (16, 3)
+    assert (packing.lengths.tolist(), packing.segments) == ([16], 3)

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from tiny_models import WORDS, tiny_mistral
 
 from jaxmodpo.data import examples as examples_module
+from jaxmodpo.data import row_lengths
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples
 from jaxmodpo.data.replies import policy_pairs
@@ -231,6 +232,25 @@ def test_a_finished_run_is_not_run_again_and_other_settings_are_refused(world, t
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"beta was 0.1, is 0.2"):
         dpo(dpo_config(model, pairs, tmp_path / "run", epochs=1, beta=0.2))
+
+
+@pytest.mark.slow(seconds=10)
+def test_rows_of_several_lengths_train_as_rows_of_one(world, tmp_path, monkeypatch):
+    model, pairs = world
+    losses: list[list[float]] = []
+    lengths: list[list[int]] = []
+    # As if compiling a further length took no time, and then as if it took for ever.
+    for name, updates in (("several", 0), ("one", 10**9)):
+        monkeypatch.setattr(row_lengths, "UPDATES_OF_COMPILING", updates)
+        # So slowly that rounding, which another layout changes, is not made larger by learning.
+        changes = {"gradient_accumulation": 1, "save_every": 100, "learning_rate": 1e-3}
+        config = dpo_config(model, pairs, tmp_path / name, **changes)
+        lengths.append(dpo(config).results["row_lengths"])
+        rows = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(row)["loss"] for row in rows])
+    assert len(lengths[0]) > len(lengths[1]) == 1
+    assert min(losses[0]) < 0.65
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
 
 
 def test_the_reference_is_computed_once_per_model_and_data(world, tmp_path, monkeypatch):
