@@ -137,6 +137,8 @@ class StepSize:
 
 def step_costs(size: StepSize) -> Costs:
     """Compile a step for all of this process's devices, and time one update."""
+    # Along another axis the same step may have been compiled, which would then take no time.
+    jax.clear_caches()
     shape = decoder_shape(size.model)
     if size.layers is not None:
         shape = dataclasses.replace(shape, num_hidden_layers=size.layers)
