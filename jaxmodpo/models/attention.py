@@ -1,8 +1,9 @@
-"""Attention over whole sequences: one meaning, three implementations.
+"""Attention over whole sequences: one meaning, four implementations.
 
 Padding, causality, window, grouped heads and packed segments mean the same in each;
 :class:`Attention` chooses by where it runs: XLA everywhere, cuDNN's flash attention on GPUs,
-Pallas's splash attention on TPUs. None of them repeats keys and values in memory for grouped heads.
+Pallas's splash attention on TPUs, and Tokamax's on GPUs where it is asked for. None of them repeats
+keys and values in memory for grouped heads.
 Shape suffixes: B batch, T time, H query heads, K key-value heads, C head width.
 
 Which position sees which, in a packed row of two sequences with a window of 2 (``x`` sees)::
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,16 +31,19 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.models import tokamax_attention
 from jaxmodpo.models.remat import KEPT_ATTENTION
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["auto", "xla", "cudnn", "splash"]
+Backend = Literal["auto", "xla", "cudnn", "splash", "tokamax"]
+Implementation = Literal["xla", "cudnn", "splash", "tokamax"]
 
 # Splash attention works on blocks of at least this many positions, and on whole registers of head
 # width.
 _SPLASH_BLOCK = 128
 _SPLASH_LARGEST_BLOCK = 512
+_BATCH_AXES = ("data", "fsdp")
 
 
 _MASK_GRADIENT_LEFT_OUT = (0, 11, 1)
@@ -63,9 +68,9 @@ class Attention:
 
     Attributes:
         backend: ``auto`` takes splash on TPUs and cuDNN on GPUs where they can, and XLA otherwise.
-        mesh: the devices of the surrounding computation; splash is mapped over them by hand. None
-            means one device of the default kind.
-        interpret: run splash without a TPU, slowly: for tests.
+        mesh: the devices of the surrounding computation; splash and Tokamax are mapped over them by
+            hand. None means one device of the default kind.
+        interpret: run splash and Tokamax without their devices, slowly: for tests.
     """
 
     backend: Backend = "auto"
@@ -90,8 +95,8 @@ class Attention:
             v_BTKC: values.
             causal: position t sees positions up to t.
             window: with ``causal``, it sees the last ``window`` of them, itself included.
-            segments_BT: integers; positions see only those of their own segment. Padding is a
-                segment of its own. None makes each row one segment.
+            segments_BT: integers; positions see only those of their own segment, which follow one
+                another. Padding is a segment of its own. None makes each row one segment.
 
         Raises:
             UserError: a backend asked for by name that cannot do this.
@@ -100,6 +105,8 @@ class Attention:
         implementation = self.choose(q_BTHC.shape[-1], q_BTHC.dtype)
         if implementation == "splash":
             return self._splash(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
+        if implementation == "tokamax":
+            return self._tokamax(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
         # JAX counts the window without the position itself, and to both sides; ours looks back
         # alone.
         window_size = None if window is None else (window - 1, 0)
@@ -120,7 +127,7 @@ class Attention:
         # kernels' results have names of their own, and would be kept twice under this one.
         return checkpoint_name(out_BTHC, KEPT_ATTENTION) if implementation == "xla" else out_BTHC
 
-    def choose(self, head_width: int, dtype: Any) -> Literal["xla", "cudnn", "splash"]:
+    def choose(self, head_width: int, dtype: Any) -> Implementation:
         """Return the implementation for heads of this width and arrays of this type."""
         types_of_16_bits = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
         has_16_bits = jnp.dtype(dtype) in types_of_16_bits
@@ -133,6 +140,10 @@ class Attention:
                     f" {head_width}"
                 )
             return "splash"
+        if self.backend == "tokamax":
+            if not self.interpret:
+                tokamax_attention.refuse_other_heads(head_width, has_16_bits)
+            return "tokamax"
         if self.backend == "cudnn":
             if not suits_cudnn:
                 raise UserError(
@@ -154,15 +165,23 @@ class Attention:
             UserError: a backend asked for by name that these devices do not have, or heads of
                 another width than it takes.
         """
-        platforms_of_backend = {"cudnn": ("gpu", "cuda"), "splash": ("tpu",)}
+        gpus = ("gpu", "cuda")
+        platforms_of_backend = {"cudnn": gpus, "tokamax": gpus, "splash": ("tpu",)}
         platforms = platforms_of_backend.get(self.backend, ())
         if platforms and self.platform not in platforms and not self.interpret:
-            device = "an NVIDIA GPU" if self.backend == "cudnn" else "a TPU"
+            device = "a TPU" if self.backend == "splash" else "an NVIDIA GPU"
             raise UserError(
                 f"--attention {self.backend} needs {device}, and this runs on a"
                 f" {self.platform.upper()}; leave it out, or give auto or xla"
             )
+        if self.backend == "tokamax":
+            tokamax_attention.kernels()
+            tokamax_attention.refuse_device(self._device)
         self.choose(head_width, dtype)
+
+    @property
+    def _device(self) -> jax.Device:
+        return jax.devices()[0] if self.mesh is None else self.mesh.devices.flat[0]
 
     @property
     def platform(self) -> str:
@@ -203,22 +222,51 @@ class Attention:
             window=window,
             interpret=self.interpret,
         )
-        # XLA cannot see into a kernel and would gather its inputs on every device; no row and no
-        # head needs another, so each device runs the kernel on those that it has.
-        if self.mesh is not None:
-            batch_axes = ("data", "fsdp")
-            heads_spec = PartitionSpec(batch_axes, "tensor", None, None)
-            segments_spec = PartitionSpec(batch_axes, None)
-            run = jax.shard_map(
-                run,
-                mesh=self.mesh,
-                in_specs=(heads_spec, heads_spec, heads_spec, segments_spec),
-                out_specs=heads_spec,
-                check_vma=False,
-            )
-        out_BHTC = run(q_BHTC, k_BKTC, v_BKTC, segments_BT)
+        heads_spec = PartitionSpec(_BATCH_AXES, "tensor", None, None)
+        out_BHTC = self._on_own_rows_and_heads(run, heads_spec)(q_BHTC, k_BKTC, v_BKTC, segments_BT)
         padded_BTHC = out_BHTC.swapaxes(1, 2)
         return padded_BTHC[:, :time]
+
+    def _tokamax(
+        self,
+        q_BTHC: Array,
+        k_BTKC: Array,
+        v_BTKC: Array,
+        segments_BT: Array | None,
+        causal: bool,
+        window: int | None,
+    ) -> Array:
+        if segments_BT is None:
+            segments_BT = jnp.zeros(q_BTHC.shape[:2], jnp.int32)
+        run = functools.partial(
+            tokamax_attention.attend, causal=causal, window=window, interpret=self.interpret
+        )
+        heads_spec = PartitionSpec(_BATCH_AXES, None, "tensor", None)
+        out_BTHC = self._on_own_rows_and_heads(run, heads_spec)(q_BTHC, k_BTKC, v_BTKC, segments_BT)
+        return checkpoint_name(out_BTHC, KEPT_ATTENTION)
+
+    def _on_own_rows_and_heads(
+        self, run: Callable[..., Array], heads_spec: PartitionSpec
+    ) -> Callable[..., Array]:
+        """Map a kernel over the devices: each runs it on the rows and heads that it has.
+
+        XLA cannot see into a kernel and would gather its inputs on every device, though no row and
+        no head needs another.
+
+        Args:
+            run: of queries, keys, values and segments.
+            heads_spec: how the first three and the result lie on the mesh.
+        """
+        if self.mesh is None:
+            return run
+        segments_spec = PartitionSpec(_BATCH_AXES, None)
+        return jax.shard_map(
+            run,
+            mesh=self.mesh,
+            in_specs=(heads_spec, heads_spec, heads_spec, segments_spec),
+            out_specs=heads_spec,
+            check_vma=False,
+        )
 
 
 def _heads_first(x_BTHC: Array, padding: int) -> Array:

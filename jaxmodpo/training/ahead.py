@@ -9,6 +9,7 @@ The compiler gets shapes with shardings in the place of arrays, and a topology i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -187,10 +188,22 @@ def compile_scoring(
         if name in SCORED_ARRAYS
     }
     started = time.perf_counter()
-    lowered = sequence_logps.lower(
-        base, adapter, batch, config=config, lora=lora, attention=Attention(attention, mesh)
-    )
+    with _as_if_here(mesh):
+        lowered = sequence_logps.lower(
+            base, adapter, batch, config=config, lora=lora, attention=Attention(attention, mesh)
+        )
     return compile_lowered(lowered, started)[0]
+
+
+def _as_if_here(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which kernels that ask what device they are for are told the mesh's.
+
+    Those for GPUs look at JAX's default device, which for a topology would be this machine's.
+    """
+    device = mesh.devices.flat[0]
+    if device.platform in ("gpu", "cuda"):
+        return jax.default_device(device)
+    return contextlib.nullcontext()
 
 
 def _microbatch_of(array: Any, mesh: Mesh) -> Any:
@@ -218,16 +231,17 @@ def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     started = time.perf_counter()
-    lowered = train_step.lower(
-        TrainState(trainable, moments, scalar(jnp.int32), scalar(jnp.int32)),
-        frozen,
-        _abstract_batch(batches, mesh),
-        jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
-        scalar(jnp.int32),
-        scalar(jnp.float32),
-        loss=loss,
-        optimizer=optimizer,
-    )
+    with _as_if_here(mesh):
+        lowered = train_step.lower(
+            TrainState(trainable, moments, scalar(jnp.int32), scalar(jnp.int32)),
+            frozen,
+            _abstract_batch(batches, mesh),
+            jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
+            scalar(jnp.int32),
+            scalar(jnp.float32),
+            loss=loss,
+            optimizer=optimizer,
+        )
     return compile_lowered(lowered, started)[0]
 
 

@@ -191,7 +191,8 @@ class ComputationOptions(Settings, help_group="computation"):
 
     attention: Backend = "auto"
     """Implementation of attention. auto takes splash on TPUs and cuDNN on GPUs where they can do
-    it, and XLA otherwise."""
+    it, and XLA otherwise. tokamax, by name alone, is for packed rows on Hopper GPUs and later ones
+    (pip install 'jaxmodpo[tokamax]')."""
     remat: Incidental[RematSetting] = "auto"
     """What the backward pass computes again to save memory. auto: as little as fits the devices;
     none: nothing; dots: all but matrix products; attention: all but attention; full: whole layers;

@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+import types
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,9 @@ import numpy as np
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.models import attention
+from jaxmodpo.models import attention, tokamax_attention
 from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.tokamax_attention import key_ranges
 from jaxmodpo.policy.mesh import make_mesh
 
 
@@ -195,3 +198,64 @@ def test_a_jax_that_computes_gradients_of_masks_is_named_once(caplog):
     (record,) = caplog.records
     assert "0.10.2" in record.getMessage() and "JAX 0.11.1 or later" in record.getMessage()
     attention._warn_of_mask_gradients.cache_clear()
+
+
+# --------------------------------------------------------------------------- Tokamax
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_ranges_of_keys_are_the_mask(case):
+    time = 33
+    *_, segments = inputs(time, 16)
+    if not case["packed"]:
+        segments = np.zeros_like(segments)
+    start, end = key_ranges(jnp.asarray(segments), causal=case["causal"], window=case["window"])
+    positions = np.arange(time)
+    seen = positions >= np.asarray(start)[:, :, None]
+    if end is None:
+        assert case["causal"]
+        seen &= positions <= positions[:, None]
+    else:
+        seen &= positions < np.asarray(end)[:, :, None]
+    expected = segments[:, :, None] == segments[:, None, :]
+    if case["causal"]:
+        expected &= positions <= positions[:, None]
+    if case["window"] is not None:
+        expected &= positions[:, None] - positions < case["window"]
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_tokamax_attention_and_its_gradients_are_the_written_out_ones(case):
+    pytest.importorskip("tokamax._src.ops.attention.base", reason="no tokamax here (an extra)")
+    q, k, v, segments = inputs(33, 16)
+    chosen = {"causal": case["causal"], "window": case["window"]}
+    given = jnp.asarray(segments) if case["packed"] else None
+    ours = Attention("tokamax", mesh=make_mesh(), interpret=True)
+    expected = plain(q, k, v, **chosen, segments=segments if case["packed"] else None)
+    np.testing.assert_allclose(ours(q, k, v, **chosen, segments_BT=given), expected, atol=2e-6)
+
+    def total(attention, q, k, v):
+        return jnp.sum(jnp.sin(attention(q, k, v, **chosen, segments_BT=given)))
+
+    gradients = jax.grad(total, argnums=(1, 2, 3))
+    for mine, theirs in zip(
+        gradients(ours, q, k, v), gradients(Attention("xla"), q, k, v), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_tokamax_is_refused_by_name_where_it_cannot_run(monkeypatch):
+    with pytest.raises(UserError, match="at most 256; this model has bfloat16 and 260"):
+        Attention("tokamax").choose(260, jnp.bfloat16)
+    with pytest.raises(UserError, match="this model has float32 and 128"):
+        Attention("tokamax").choose(128, jnp.float32)
+    with pytest.raises(UserError, match="--attention tokamax needs an NVIDIA GPU"):
+        Attention("tokamax").check(128, jnp.bfloat16)
+    older = types.SimpleNamespace(compute_capability="8.0", device_kind="NVIDIA A100")
+    with pytest.raises(UserError, match=r"NVIDIA A100, has 8\.0"):
+        tokamax_attention.refuse_device(cast(jax.Device, older))
+    # An import of what stands there as None fails as that of a package that is not installed.
+    monkeypatch.setitem(sys.modules, "tokamax._src.ops.attention", None)
+    with pytest.raises(UserError, match=r"needs the package tokamax .* 'jaxmodpo\[tokamax\]'"):
+        Attention("tokamax", interpret=True).check(128, jnp.bfloat16)
