@@ -91,25 +91,40 @@ def prepare(contender: Contender, task: LossTask) -> Callable[[], np.ndarray]:
     """
     if contender == "trl":
         return _prepare_trl(task)
+    compiled, arguments = _compiled(contender, task)
+
+    def run() -> np.ndarray:
+        *_, gradient = jax.tree.leaves(compiled(*arguments))
+        return np.asarray(gradient)
+
+    return run
+
+
+def compiled_bytes(contender: Contender, task: LossTask) -> int:
+    """Return the bytes that a program of ours needs besides its inputs, as the compiler counts
+    them.
+    """
+    compiled, _ = _compiled(contender, task)
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
+
+
+def _compiled(contender: Contender, task: LossTask) -> tuple[Any, list[Array]]:
+    """Return a program of ours, compiled, and its arguments; its last result is the gradient of
+    the hidden states.
+    """
     hidden, unembedding, targets = (jnp.asarray(array) for array in task.inputs())
     if contender == "products":
-        program = jax.jit(_products, static_argnames="chunk")
-        compiled = program.lower(hidden, unembedding, chunk=task.chunk).compile()
-        return lambda: np.asarray(compiled(hidden, unembedding))
+        products = jax.jit(_products, static_argnames="chunk")
+        lowered = products.lower(hidden, unembedding, chunk=task.chunk)
+        return lowered.compile(), [hidden, unembedding]
 
     def loss_of(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> Array:
         logps_BT = chunked_token_logps(hidden_BTD, unembedding_DV, targets_BT, task.chunk)
         return _ours(task.loss, logps_BT)
 
-    compiled_gradient = (
-        jax.jit(jax.value_and_grad(loss_of)).lower(hidden, unembedding, targets).compile()
-    )
-
-    def run() -> np.ndarray:
-        _, gradient = compiled_gradient(hidden, unembedding, targets)
-        return np.asarray(gradient)
-
-    return run
+    arguments = [hidden, unembedding, targets]
+    return jax.jit(jax.value_and_grad(loss_of)).lower(*arguments).compile(), arguments
 
 
 def _ours(loss: Loss, logps_BT: Array) -> Array:

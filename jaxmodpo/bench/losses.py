@@ -8,6 +8,7 @@ each loss's time the products alone would take.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import statistics
 import sys
@@ -25,6 +26,7 @@ from jaxmodpo.bench.loss_contenders import (
     Contender,
     Loss,
     LossTask,
+    compiled_bytes,
     import_trl,
     prepare,
 )
@@ -34,6 +36,9 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.ranges import Count, Seed, Unestimated
+
+_MMAP_THRESHOLD = -3
+"""the number of ``mallopt``'s M_MMAP_THRESHOLD: bytes from which on memory is mapped by itself"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,10 +184,13 @@ def _refuse_other_gradients(task: LossTask, gradients: Mapping[Contender, np.nda
 
 
 def peak_bytes(contender: Contender, task: LossTask) -> int:
-    """Return how far the process's memory rises above its inputs while a contender runs once.
+    """Return what a contender needs besides its inputs.
 
-    A process of its own tells it, since memory that was used before may be used again unseen.
+    Of our programs the compiler knows it. Of TRL's it is how far the memory of a process of its own
+    rises, since memory that was used before may be used again unseen.
     """
+    if contender != "trl":
+        return compiled_bytes(contender, task)
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_send_peak, args=(contender, task, sending))
@@ -201,12 +209,27 @@ def peak_bytes(contender: Contender, task: LossTask) -> int:
 
 
 def _send_peak(contender: Contender, task: LossTask, sending: Connection) -> None:
+    _give_freed_memory_back()
     run = prepare(contender, task)
+    # Once unseen, since what compiling left behind is freed meanwhile.
+    run()
     # Linux forgets the peak so far when a 5 is written here.
     Path("/proc/self/clear_refs").write_text("5")
     before = _status_bytes("VmRSS")
     run()
     sending.send(_status_bytes("VmHWM") - before)
+
+
+def _give_freed_memory_back() -> None:
+    """Let large arrays be mapped, and unmapped when they are freed.
+
+    Otherwise the C library keeps what the first run freed, and the run that is measured lies in it
+    without any sign of it.
+    """
+    library = ctypes.CDLL(None)
+    # Not every C library has it; the figures may then be too low.
+    if hasattr(library, "mallopt"):
+        library.mallopt(_MMAP_THRESHOLD, 2**18)
 
 
 def _status_bytes(key: str) -> int:

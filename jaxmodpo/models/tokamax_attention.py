@@ -65,7 +65,7 @@ def kernels() -> tuple[Any, Any]:
         UserError: it is not installed, or a release without them is.
     """
     try:
-        from tokamax._src.ops.attention import base, pallas_mosaic_gpu
+        from tokamax._src.ops.attention import base, pallas_mosaic_gpu  # pyrefly: ignore
     except ImportError as error:
         raise UserError(
             f"--attention tokamax needs the package tokamax ({error}): pip install"
