@@ -461,7 +461,7 @@ def test_methods_record_the_ties_they_left_out(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(
         "jaxmodpo.methods.align.train",
-        lambda problem, *_: Trained(problem.trainable, {}),
+        lambda problem, *_, **__: Trained(problem.trainable, {}),
     )
     monkeypatch.setattr(
         "jaxmodpo.methods.modpo.read_margins",
