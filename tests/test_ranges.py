@@ -202,6 +202,7 @@ def test_a_file_of_settings_is_refused_by_its_name():
                 "log_every",
                 "save_every",
                 "profile",
+                "remat",
             }
             | {"mesh", "distributed", "coordinator", "processes", "process_id"},
         ),

@@ -162,7 +162,9 @@ class _Run:
             self.now.done,
             shape.rows,
             shape.length,
-            "" if len(lengths) == 1 else f", or {', '.join(map(str, lengths[:-1]))} where that is enough",
+            ""
+            if len(lengths) == 1
+            else f", or {', '.join(map(str, lengths[:-1]))} where that is enough",
             100 * self._batches.waste,
         )
 

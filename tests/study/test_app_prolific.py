@@ -231,26 +231,29 @@ def test_a_token_may_name_the_study_by_host_or_address(signed: SignedEntries, au
 
 
 OTHER_KEY = rsa.generate_private_key(65537, 2048)
-FORGED: Mapping[str, str] = {
-    "no token": "",
-    "no token's form": "a.b.c",
-    "signed by another key": token(OTHER_KEY),
-    "signed by nobody": token("", algorithm="none"),
-    "signed with what is public": token("x" * 32, algorithm="HS256"),
-    "a key that there is not": token(key_id="k2"),
-    "for another site": token(aud="https://evil.example/prolific"),
-    "for a site whose name begins alike": token(aud="https://testserver.evil.example"),
-    "by another issuer": token(iss="https://evil.example"),
-    "without an end": token(exp=None),
-    "without parameters": token(prolific=None),
-    "of another submission": token(sub="y"),
+# Made by the test itself: a long run's tests come after a token made here has run out.
+FORGED: Mapping[str, Callable[[], str]] = {
+    "no token": lambda: "",
+    "no token's form": lambda: "a.b.c",
+    "signed by another key": lambda: token(OTHER_KEY),
+    "signed by nobody": lambda: token("", algorithm="none"),
+    "signed with what is public": lambda: token("x" * 32, algorithm="HS256"),
+    "a key that there is not": lambda: token(key_id="k2"),
+    "for another site": lambda: token(aud="https://evil.example/prolific"),
+    "for a site whose name begins alike": lambda: token(aud="https://testserver.evil.example"),
+    "by another issuer": lambda: token(iss="https://evil.example"),
+    "without an end": lambda: token(exp=None),
+    "without parameters": lambda: token(prolific=None),
+    "of another submission": lambda: token(sub="y"),
 }
 
 
-@pytest.mark.parametrize("text", FORGED.values(), ids=FORGED.keys())
-def test_what_prolific_did_not_sign_makes_no_rater(store: Store, signed: SignedEntries, text: str):
+@pytest.mark.parametrize("forge", FORGED.values(), ids=FORGED.keys())
+def test_what_prolific_did_not_sign_makes_no_rater(
+    store: Store, signed: SignedEntries, forge: Callable[[], str]
+):
     browser = Browser(store, codes=CODES, signed=signed)
-    page = browser.get(ARRIVAL.format(pid="p1", session="x") + f"&prolific_token={text}")
+    page = browser.get(ARRIVAL.format(pid="p1", session="x") + f"&prolific_token={forge()}")
     assert page.status_code == 403 and "does not come from Prolific" in page.text
     assert store.raters.all() == []
 
