@@ -103,10 +103,11 @@ class Attention:
         """
         assert window is None or causal
         implementation = self.choose(q_BTHC.shape[-1], q_BTHC.dtype)
-        if implementation == "splash":
-            return self._splash(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
-        if implementation == "tokamax":
-            return self._tokamax(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
+        if implementation in ("splash", "tokamax"):
+            if segments_BT is None:
+                segments_BT = jnp.zeros(q_BTHC.shape[:2], jnp.int32)
+            run = self._splash if implementation == "splash" else self._tokamax
+            return run(q_BTHC, k_BTKC, v_BTKC, segments_BT, causal, window)
         # JAX counts the window without the position itself, and to both sides; ours looks back
         # alone.
         window_size = None if window is None else (window - 1, 0)
@@ -186,29 +187,24 @@ class Attention:
     @property
     def platform(self) -> str:
         """What the devices are: cpu, gpu or tpu."""
-        if self.mesh is None:
-            return jax.default_backend()
-        first_device = self.mesh.devices.flat[0]
-        return first_device.platform
+        return str(self._device.platform)
 
     def _splash(
         self,
         q_BTHC: Array,
         k_BTKC: Array,
         v_BTKC: Array,
-        segments_BT: Array | None,
+        segments_BT: Array,
         causal: bool,
         window: int | None,
     ) -> Array:
-        batch, time, _, width = q_BTHC.shape
+        _, time, _, width = q_BTHC.shape
         # The kernel takes whole blocks of positions. Those that are added are a segment of their
         # own, so that real ones do not see them.
         padding = -time % _SPLASH_BLOCK
-        if segments_BT is None:
-            segments_BT = jnp.zeros((batch, time), jnp.int32)
         segments_BT = segments_BT.astype(jnp.int32)
         segments_BT = jnp.pad(segments_BT, ((0, 0), (0, padding)), constant_values=-1)
-        # Unlike the two others, the kernel does not divide by √C itself.
+        # Unlike the others, the kernel does not divide by √C itself.
         root_of_width = jnp.sqrt(width).astype(q_BTHC.dtype)
         scaled_BTHC = (q_BTHC / root_of_width).astype(q_BTHC.dtype)
         q_BHTC = _heads_first(scaled_BTHC, padding)
@@ -232,12 +228,10 @@ class Attention:
         q_BTHC: Array,
         k_BTKC: Array,
         v_BTKC: Array,
-        segments_BT: Array | None,
+        segments_BT: Array,
         causal: bool,
         window: int | None,
     ) -> Array:
-        if segments_BT is None:
-            segments_BT = jnp.zeros(q_BTHC.shape[:2], jnp.int32)
         run = functools.partial(
             tokamax_attention.attend, causal=causal, window=window, interpret=self.interpret
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,8 +49,19 @@ def test_the_products_are_logits_and_their_way_back():
     assert task.operations == 2 * 2 * 2 * 10 * 4 * 16
 
 
-@pytest.mark.slow(seconds=4)
-def test_memory_is_that_of_one_run_above_its_inputs():
+def test_our_memory_is_what_the_compiler_counts_besides_the_inputs():
     # The gradient alone takes 4 MiB, and the logits of all positions would take 64.
     task = LossTask(loss="dpo", tokens=1024, vocabulary=8192, width=512, chunk=64)
     assert 2 * 2**20 < peak_bytes("jaxmodpo", task) < 48 * 2**20
+
+
+@pytest.mark.slow(seconds=10)
+def test_trls_memory_is_that_of_one_run_above_its_inputs(monkeypatch):
+    pytest.importorskip("trl", reason="compares with TRL")
+    # There, tests' processes find a machine without torch; this one is about torch.
+    folders = os.environ["PYTHONPATH"].split(os.pathsep)
+    others = [folder for folder in folders if Path(folder).name != "without_torch"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(others))
+    # It keeps the logits of all positions, 64 MiB, and their gradient.
+    task = LossTask(loss="dpo", tokens=1024, vocabulary=8192, width=512, chunk=64)
+    assert 64 * 2**20 < peak_bytes("trl", task) < 6 * 64 * 2**20

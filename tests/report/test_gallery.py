@@ -34,4 +34,5 @@ def test_other_warnings_of_a_figure_are_passed_on():
     # A character that the font does not have.
     figure.subplots().set_title("\U000f0000")
     with pytest.warns(UserWarning, match="missing from font"):
-        Gallery().add("glyph", figure, "a figure with a letter that cannot be drawn")
+        picture = Gallery().add("glyph", figure, "a figure with a letter that cannot be drawn")
+    assert picture.file == "glyph"
