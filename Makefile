@@ -27,12 +27,14 @@ lint: $(VENV)/.test  ## linters and type checks
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
+# Migrations run where alembic calls them, and cannot be imported.
 docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrings, in out/api
 	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'
-	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --math --output-directory out/api jaxmodpo
+	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --math --output-directory out/api \
+		jaxmodpo '!jaxmodpo.study.app.migrations'
 
 map:  ## every file of the package, with the sentence in which it says what it is
-	@for file in $$(grep -l '^"""' jaxmodpo/*.py jaxmodpo/*/*.py); do \
+	@for file in $$(find jaxmodpo -name '*.py' | sort | xargs grep -l '^"""'); do \
 		sed -n '1s/^"""//; s/"""$$/\n/; /^$$/q; p' $$file | tr '\n' ' ' | sed "s|^|$$file: |; s/ *$$//"; \
 		echo; \
 	done

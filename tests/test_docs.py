@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from test_architecture import ROOMS
+from test_architecture import FOUNDATION, ROOMS, TOOLS
 
 import jaxmodpo
 
@@ -69,6 +71,22 @@ def test_the_architecture_page_names_functions_that_are_in_the_file_it_says():
     assert len(places) > 10
 
 
+def test_contributing_says_what_every_room_holds():
+    table = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = {*ROOMS, *TOOLS, *FOUNDATION} - {"losses"}
+    assert [room for room in sorted(rooms) if f"`jaxmodpo/{room}/`" not in table] == []
+
+
+@pytest.mark.slow(seconds=10)
+def test_every_module_that_make_docs_shows_can_be_imported():
+    """Otherwise ``make docs`` ends with a traceback, and with no page at all."""
+    left_out = re.findall(r"'!(jaxmodpo[\w.]+)'", (ROOT / "Makefile").read_text())
+    assert left_out == ["jaxmodpo.study.app.migrations"]
+    for module in pkgutil.walk_packages(jaxmodpo.__path__, "jaxmodpo."):
+        if not module.name.startswith(left_out[0]):
+            importlib.import_module(module.name)
+
+
 def test_the_glossary_explains_words_once_and_only_those_in_use():
     words = glossary_words()
     assert len(words) >= 40
@@ -91,7 +109,7 @@ def test_make_map_prints_a_whole_sentence_for_every_file():
         ["make", "--silent", "map"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     sentences = dict(line.split(": ", 1) for line in printed.stdout.splitlines())
-    files = [*ROOT.glob("jaxmodpo/*.py"), *ROOT.glob("jaxmodpo/*/*.py")]
+    files = ROOT.glob("jaxmodpo/**/*.py")
     assert set(sentences) == {str(path.relative_to(ROOT)) for path in files if path.read_text()}
     cut_off = [file for file, text in sentences.items() if not text.endswith((".", ":", ";"))]
     assert cut_off == []

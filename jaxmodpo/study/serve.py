@@ -25,9 +25,9 @@ from jaxmodpo.study.web_address import checked_url
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from jaxmodpo.study.app.context import ProlificCodes
     from jaxmodpo.study.app.signed_entry import SignedEntries
     from jaxmodpo.study.app.store import Store
-    from jaxmodpo.study.app.web import ProlificCodes
 
 logger = logging.getLogger(__name__)
 
@@ -192,8 +192,9 @@ def _servers(config: StudyServeConfig, store: Store) -> list[_Server]:
     """
     try:
         from jaxmodpo.study.app.admin import AdminSettings, admin_application
+        from jaxmodpo.study.app.context import WebSettings
         from jaxmodpo.study.app.resources import load_resources
-        from jaxmodpo.study.app.web import WebSettings, rater_application
+        from jaxmodpo.study.app.web import rater_application
     except ModuleNotFoundError as error:
         raise missing_package(error) from None
     secret, unblinding_secret = _secrets()
@@ -240,7 +241,7 @@ def _secrets() -> tuple[str, str]:
 
 
 def _codes() -> ProlificCodes:
-    from jaxmodpo.study.app.web import ProlificCodes
+    from jaxmodpo.study.app.context import ProlificCodes
 
     missing = [name for name in CODES.values() if not os.environ.get(name)]
     if missing:

@@ -9,9 +9,10 @@ from typing import Any
 from starlette.testclient import TestClient
 from study_world import CRITERIA, pattern, sample_config, write_evaluation
 
+from jaxmodpo.study.app.context import ProlificCodes, WebSettings
 from jaxmodpo.study.app.resources import load_resources
 from jaxmodpo.study.app.store import Store, open_store
-from jaxmodpo.study.app.web import ProlificCodes, WebSettings, rater_application
+from jaxmodpo.study.app.web import rater_application
 from jaxmodpo.study.sample import study_sample
 
 CODES = ProlificCodes("DONE1", "SCREEN2", "ATTEND3", "LEFT4")

@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.study.app.context import to
 from jaxmodpo.study.app.exports import ENDINGS, export_answers, export_audit
 from jaxmodpo.study.app.figures import figures_of
 from jaxmodpo.study.app.forms import Refused, form_description, one, read_form
@@ -30,7 +31,7 @@ from jaxmodpo.study.app.raters import Decision, Rater
 from jaxmodpo.study.app.rendering import page
 from jaxmodpo.study.app.store import Store
 from jaxmodpo.study.app.tokens import form_token, is_same, new_token
-from jaxmodpo.study.app.web import add_error_pages, static_router, to
+from jaxmodpo.study.app.web import add_error_pages, static_router
 
 COOKIE = "study_admin"
 

@@ -8,10 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from jaxmodpo.study.app.forms import Refused, form_description, one
-from jaxmodpo.study.app.raters import Arrival, Rater
-from jaxmodpo.study.app.signed_entry import KeysAway, NotSigned, SignedEntries
-from jaxmodpo.study.app.web import (
+from jaxmodpo.study.app.context import (
     OVER,
     SESSION_SECONDS,
     Context,
@@ -25,6 +22,9 @@ from jaxmodpo.study.app.web import (
     to,
     visitor_of,
 )
+from jaxmodpo.study.app.forms import Refused, form_description, one
+from jaxmodpo.study.app.raters import Arrival, Rater
+from jaxmodpo.study.app.signed_entry import KeysAway, NotSigned, SignedEntries
 from jaxmodpo.study.attention import exclusion
 
 ROUTER = APIRouter()

@@ -8,9 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from jaxmodpo.study.app.forms import Refused, form_description, one
-from jaxmodpo.study.app.raters import Rater
-from jaxmodpo.study.app.web import (
+from jaxmodpo.study.app.context import (
     Context,
     Form,
     KnownVisitor,
@@ -20,6 +18,8 @@ from jaxmodpo.study.app.web import (
     rater_page,
     to,
 )
+from jaxmodpo.study.app.forms import Refused, form_description, one
+from jaxmodpo.study.app.raters import Rater
 from jaxmodpo.study.study_file import CHOICES, Choice
 
 ROUTER = APIRouter()
