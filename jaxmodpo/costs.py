@@ -198,15 +198,3 @@ class Estimates(Protocol):
         has_reference: bool = True,
     ) -> Cost: ...
     def reward_training(self, config: RewardTrainingSettings, sequences: Sequence[int]) -> Cost: ...
-    def pay_replies(
-        self, cost: Cost, model: str, replies: int, longest: int, table: str
-    ) -> None: ...
-    def pay_judge(
-        self,
-        cost: Cost,
-        config: PaidJudgeSettings,
-        kind: Literal["rank", "compare", "score"],
-        replies: int,
-        criteria: int,
-        ties: bool = False,
-    ) -> None: ...

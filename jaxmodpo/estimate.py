@@ -1,5 +1,5 @@
 """What an experiment will ask for before it runs: counts and arithmetic for each command's cost.
-Prices of calls are :mod:`jaxmodpo.prices`'s.
+Prices of calls are :mod:`jaxmodpo.endpoints.prices`'s and :mod:`jaxmodpo.judging.prices`'s.
 
 Counts follow from the phases before (how many questions, replies, pairs) or from the files where
 they are there. Where the posts are not there yet, they are taken to be as many as the paper's, and
@@ -23,18 +23,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from jaxmodpo import prices
 from jaxmodpo.costs import (
     REPLIES_PER_RANKING,
     REPLY_TOKENS,
     AdapterTrainingSettings,
     BatchedSamplerSettings,
     Cost,
-    PaidJudgeSettings,
     RewardTrainingSettings,
     SamplerSettings,
     Unknown,
@@ -50,7 +48,7 @@ from jaxmodpo.models.lora import adapter_table
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.roberta import parameter_table as encoder_table
 from jaxmodpo.models.shapes import SHAPES, decoder_shape, encoder_shape, name_of_folder
-from jaxmodpo.ranges import Settings
+from jaxmodpo.ranges import CommandSettings
 from jaxmodpo.rankings import two_by_two
 from jaxmodpo.records import read_personas
 from jaxmodpo.sampling.roofline import SamplerBytes, tokens_per_second
@@ -84,7 +82,7 @@ class Estimator:
     adapters: dict[Path, float] = field(default_factory=dict)
     assumed: dict[str, None] = field(default_factory=dict)
 
-    def phase(self, settings: Settings) -> Cost:
+    def phase(self, settings: CommandSettings) -> Cost:
         """Return a phase's cost, and remember what it will have written.
 
         Where the data that it depends on are not there, nor written by an earlier phase, all is
@@ -364,24 +362,6 @@ class Estimator:
             state, "weights, gradients and moments", "take a smaller encoder"
         )
         return total
-
-    # ----------------------------------------------------------------------- prices
-
-    def pay_replies(self, cost: Cost, model: str, replies: int, longest: int, table: str) -> None:
-        """Add the price of an endpoint's replies; see :func:`jaxmodpo.prices.pay_replies`."""
-        prices.pay_replies(cost, model, replies, longest, table)
-
-    def pay_judge(
-        self,
-        cost: Cost,
-        config: PaidJudgeSettings,
-        kind: Literal["rank", "compare", "score"],
-        replies: int,
-        criteria: int,
-        ties: bool = False,
-    ) -> None:
-        """Add the price of a judge's calls; see :func:`jaxmodpo.prices.pay_judge`."""
-        prices.pay_judge(cost, config, kind, replies, criteria, ties)
 
 
 def lengths(sequences: int) -> np.ndarray:

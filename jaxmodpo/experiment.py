@@ -31,7 +31,7 @@ from jaxmodpo.config import as_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.phase import Phase, output_folder
-from jaxmodpo.ranges import Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Seed
 from jaxmodpo.results.manifest import is_finished
 from jaxmodpo.schema import read_as
 
@@ -198,7 +198,7 @@ def resolve(
     seed: int,
     source: str,
     variables: Mapping[str, str] | None = None,
-    earlier: Sequence[Settings] = (),
+    earlier: Sequence[CommandSettings] = (),
 ) -> Any:
     """Return a phase's settings as its command's dataclass.
 
@@ -250,7 +250,7 @@ def _filled_text(text: str, substitutions: Mapping[str, Any], source: str) -> st
 
 
 def _settings_of(
-    path: Path, cls: type, earlier: Sequence[Settings], source: str
+    path: Path, cls: type, earlier: Sequence[CommandSettings], source: str
 ) -> Mapping[str, Any]:
     """Return what a phase's ``config`` holds, or where a search has yet to write it, what that
     starts from.
@@ -271,7 +271,7 @@ def _settings_of(
     return {name: value for name, value in as_mapping(search).items() if name in field_names}
 
 
-def _search_that_writes(path: Path, earlier: Sequence[Settings]) -> Settings | None:
+def _search_that_writes(path: Path, earlier: Sequence[CommandSettings]) -> CommandSettings | None:
     """Return the settings of the last search before whose best settings will lie there, or None."""
     for config in reversed(earlier):
         settings_file = config.settings_file()
@@ -351,7 +351,7 @@ def is_wanted(phase: PhaseSpec, only: Sequence[str]) -> bool:
 
 def resolve_all(
     path: Path, out: Path | None, seed: int | None, overrides: Mapping[str, str]
-) -> tuple[Experiment, Path, list[Settings]]:
+) -> tuple[Experiment, Path, list[CommandSettings]]:
     """Return an experiment with its seed, its folder, and the settings of its phases."""
     experiment = read_experiment(path)
     experiment = replace(experiment, seed=experiment.seed if seed is None else seed)
@@ -361,17 +361,17 @@ def resolve_all(
 
 def _resolve_phases(
     path: Path, experiment: Experiment, out: Path, overrides: Mapping[str, str]
-) -> list[Settings]:
+) -> list[CommandSettings]:
     variables = set_variables(experiment, overrides)
     # In order: a phase's ``config`` may be what a search among those before it will write.
-    configs: list[Settings] = []
+    configs: list[CommandSettings] = []
     for phase in experiment.phases:
         source = f"{path.name}, phase {phase.name}"
         configs.append(resolve(phase, out, experiment.seed, source, variables, configs))
     return configs
 
 
-def check_settings(source: str, config: Settings) -> None:
+def check_settings(source: str, config: CommandSettings) -> None:
     """Refuse settings that no machine could run: weights off the simplex, no data named, two that
     contradict.
     """
@@ -381,7 +381,7 @@ def check_settings(source: str, config: Settings) -> None:
         raise UserError(f"{source}: {error}") from None
 
 
-def _check(source: str, config: Settings) -> None:
+def _check(source: str, config: CommandSettings) -> None:
     """Refuse what a phase would refuse after hours of others: its settings, or a judge without a
     key.
     """

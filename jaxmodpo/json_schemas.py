@@ -41,7 +41,7 @@ from jaxmodpo.personas import mapping, mapping_fields
 from jaxmodpo.personas.participant import COLUMNS, TEXTS
 from jaxmodpo.probes.probe_set import ProbeFile
 from jaxmodpo.probes.rubric import ProbeRubricFile
-from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Incidental
 from jaxmodpo.rubric import RubricFile
 from jaxmodpo.sandbox.tuning import DEMO
 from jaxmodpo.shape_schemas import (
@@ -98,7 +98,7 @@ _TEXTS_OF_FIELD_KEYS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchemasConfig(Settings, help_group="output"):
+class SchemasConfig(CommandSettings, help_group="output"):
     """Write a JSON Schema of every kind of settings file."""
 
     output_dir: Incidental[Path]

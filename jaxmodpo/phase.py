@@ -19,7 +19,7 @@ from jaxmodpo.hub import download_hint
 from jaxmodpo.launched import refuse_further_processes
 from jaxmodpo.locks import FolderLock, Held, lock
 from jaxmodpo.outputs import check_outputs, describe_outputs, remove_work
-from jaxmodpo.ranges import Settings, incidental
+from jaxmodpo.ranges import CommandSettings, incidental
 from jaxmodpo.results.manifest import (
     MANIFEST,
     Identity,
@@ -280,19 +280,19 @@ def _first_difference(old: Any, new: Any, name: str) -> str:
 # --------------------------------------------------------------------------- commands
 
 
-def identity_of(command: str, settings: Settings) -> Identity:
+def identity_of(command: str, settings: CommandSettings) -> Identity:
     """Return what tells the run of a command's settings from others, without opening its folder."""
     return _identity(command, settings.recorded(), settings.input_paths())
 
 
-def open_phase(command: str, settings: Settings) -> Phase:
+def open_phase(command: str, settings: CommandSettings) -> Phase:
     """Start, resume or recognize the phase that a command's settings name, in one process; see
     :meth:`Phase.open`.
     """
     return Phase.open(command, settings.recorded(), output_folder(settings), settings.input_paths())
 
 
-def open_in_one_process(command: str, settings: Settings) -> Phase:
+def open_in_one_process(command: str, settings: CommandSettings) -> Phase:
     """Open a phase that is one process's work.
 
     Raises:
@@ -309,7 +309,7 @@ def output_folder(settings: Any) -> Path:
     return folder
 
 
-_Settings = TypeVar("_Settings", bound=Settings)
+_Settings = TypeVar("_Settings", bound=CommandSettings)
 _Arguments = ParamSpec("_Arguments")
 
 
@@ -318,7 +318,7 @@ _Command = Callable[Concatenate[_Settings, _Arguments], Phase]
 
 
 def in_phase(
-    command: str, opened_by: Callable[[str, Settings], Phase] = open_in_one_process
+    command: str, opened_by: Callable[[str, CommandSettings], Phase] = open_in_one_process
 ) -> Callable[[_Work[_Settings, _Arguments]], _Command[_Settings, _Arguments]]:
     """Make a command of a function that does a phase's work: the one way in which a command runs.
 

@@ -3,11 +3,11 @@
 ``batch_size: Count = 4`` says that a batch has at least one example; ranges are checked in one
 place, before a command does anything. ``log_every: Incidental[Count] = 10`` says besides that it is
 no part of what a run computes, so that a resumed run may have another. A command's dataclass is a
-:class:`Settings`; what two settings say together it adds to ``check``, which the command, ``run``
-and its dry run call first::
+:class:`CommandSettings`, which also says what the command costs; what two settings say together it
+adds to ``check``, which the command, ``run`` and its dry run call first::
 
     @dataclass(frozen=True, kw_only=True)
-    class CountConfig(Settings, help_group="data"):
+    class CountConfig(CommandSettings, help_group="data"):
         questions: Path  # an input: its hash is part of the run's identity
         output_dir: Incidental[Path]
         least: Count = 1
@@ -18,6 +18,7 @@ and its dry run call first::
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import math
@@ -74,13 +75,13 @@ class SettingsFile(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a command can be told, and what follows from it: whether it can run, what it reads, what
-    it costs.
+    """What a command can be told, and what follows from it: whether it can run, and what it reads.
+
+    A class of these may be a command's, or a group that several commands share, such as those of a
+    training loop or of the devices. A group costs nothing by itself, so that it has no ``cost``; a
+    command's class adds one, see :class:`CommandSettings`.
     """
 
-    spends: ClassVar[tuple[str, ...]] = ("chip_hours",)
-    """fields of ``Cost`` that such a command may spend on, besides disk: unknown where its data are
-    not known yet"""
     help_group: ClassVar[GroupName | None] = None
     """the group of ``--help`` for what this class declares; a subclass names its own"""
 
@@ -146,6 +147,20 @@ class Settings:
         """
         return None
 
+
+@dataclass(frozen=True, kw_only=True)
+class CommandSettings(Settings, abc.ABC):
+    """The settings of a whole command: those of a :class:`Settings`, and what the command costs.
+
+    A command that forgets its cost is abstract: the type checker refuses to make its settings, and
+    so does Python, long before an experiment asks for the price.
+    """
+
+    spends: ClassVar[tuple[str, ...]] = ("chip_hours",)
+    """fields of ``Cost`` that such a command may spend on, besides disk: unknown where its data are
+    not known yet"""
+
+    @abc.abstractmethod
     def cost(self, estimator: Estimates) -> Cost:
         """Return what the command will ask for, and tell the estimator how many rows it will have
         written.
@@ -154,14 +169,10 @@ class Settings:
             Unknown: all of it depends on data that are not there and that no earlier phase writes.
             UserError: the data that are there are too few for the settings.
         """
-        # No abstract method, since groups of settings that a library's user makes alone, such as
-        # those of a training loop or of the devices, are no command and cost nothing by themselves.
-        # The tests hold every command of the table to a cost of its own.
-        raise NotImplementedError(type(self).__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unestimated(Settings):
+class Unestimated(CommandSettings):
     """Settings of a command that computes something and whose cost nobody estimates: unknown, and
     not nothing.
     """

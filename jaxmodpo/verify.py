@@ -19,7 +19,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.outputs import is_kept_apart
-from jaxmodpo.ranges import Settings
+from jaxmodpo.ranges import CommandSettings
 from jaxmodpo.results.manifest import MANIFEST, Manifest, Output, read_manifest
 from jaxmodpo.terminal import printable
 
@@ -30,7 +30,7 @@ _MOST_HINTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig(Settings, help_group="data"):
+class VerifyConfig(CommandSettings, help_group="data"):
     """Compare finished folders with their manifests, byte for byte; exit code 1 where a file
     differs or is missing.
     """

@@ -59,7 +59,6 @@ PROGRAM = {
     "cli",
     "experiment",
     "estimate",
-    "prices",
     "dry_run",
     "run",
     "verify",

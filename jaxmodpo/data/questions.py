@@ -19,7 +19,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_table
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental, Seed
 from jaxmodpo.records import Question, write_questions
 from jaxmodpo.schema import Range
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionsConfig(Settings, help_group="data"):
+class QuestionsConfig(CommandSettings, help_group="data"):
     """Clean help-seeking posts and split them into training and test questions."""
 
     input: tuple[Path, ...]

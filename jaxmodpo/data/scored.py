@@ -16,7 +16,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_table
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import CountOrZero, Incidental, Positive, Settings
+from jaxmodpo.ranges import CommandSettings, CountOrZero, Incidental, Positive
 from jaxmodpo.rankings import Comparison, two_by_two
 from jaxmodpo.records import Candidate, Pair, write_pairs
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig(Settings, help_group="data"):
+class PairsConfig(CommandSettings, help_group="data"):
     """Make preference pairs of scored answers to questions, such as CounselChat's with their
     upvotes.
     """

@@ -56,6 +56,7 @@ from jaxmodpo.fingerprints import digest
 from jaxmodpo.judging.collect import MakeRequests, collect, votes_by_ballot
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
+from jaxmodpo.judging.prices import pay_judge
 from jaxmodpo.judging.settings import (
     JudgeConfig,
     JudgeKind,
@@ -71,7 +72,7 @@ from jaxmodpo.judging.voting import (
     with_repeats,
 )
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental
 from jaxmodpo.records import read_personas
 from jaxmodpo.results.evaluation import RESULTS, Counts, EvaluationResults, TiesRule
 from jaxmodpo.results.versioned import write_result
@@ -97,7 +98,7 @@ STAND_IN = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(JudgeConfig, help_group="votes"):
+class EvaluateConfig(JudgeConfig, CommandSettings, help_group="votes"):
     """Compare models head to head: blinded replies, balanced positions, a majority of personas."""
 
     judge: JudgeKind | None = None  # pyrefly: ignore
@@ -197,7 +198,7 @@ class EvaluateConfig(JudgeConfig, help_group="votes"):
         calls = groups(criteria, self.criteria_per_call)
         cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * requests * len(criteria))
         criteria_per_call = round(len(criteria) / len(calls))
-        estimator.pay_judge(cost, self, "compare", 2, criteria_per_call, self.allow_ties)
+        pay_judge(cost, self, "compare", 2, criteria_per_call, self.allow_ties)
         return cost
 
     def files(self) -> dict[str, Path]:

@@ -25,7 +25,7 @@ from jaxmodpo.judging.database import full_location
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.pages import png
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, Incidental, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, Incidental, Seed
 from jaxmodpo.results.judges import (
     JUDGES,
     BothOrders,
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgesConfig(Settings, help_group="votes"):
+class JudgesConfig(CommandSettings, help_group="votes"):
     """Judge the judges: position bias, agreement of repeats, personas and judges, and missing
     votes.
     """

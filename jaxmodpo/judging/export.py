@@ -20,7 +20,7 @@ from jaxmodpo.files import atomic_path, check_writable
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import FIELDS, Vote, as_record, from_record
 from jaxmodpo.parsing import parse_json
-from jaxmodpo.ranges import Settings
+from jaxmodpo.ranges import CommandSettings
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _AMOUNTS = ("prompt_tokens", "cached_tokens", "completion_tokens", "cost")
 
 
 @dataclass(frozen=True, kw_only=True)
-class VotesConfig(Settings, help_group="votes"):
+class VotesConfig(CommandSettings, help_group="votes"):
     """Write a ledger's votes to a Parquet or JSON Lines file, without any persona's or reply's
     text.
     """

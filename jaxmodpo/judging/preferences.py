@@ -23,6 +23,7 @@ from jaxmodpo.judging.ballots import Ballot, count_out
 from jaxmodpo.judging.collect import BallotVotes, MakeRequests, collect, votes_by_ballot
 from jaxmodpo.judging.forecast import forecast
 from jaxmodpo.judging.judge import Request
+from jaxmodpo.judging.prices import pay_judge
 from jaxmodpo.judging.settings import (
     JudgeConfig,
     groups,
@@ -43,7 +44,7 @@ from jaxmodpo.judging.voting import (
     with_repeats,
 )
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental
 from jaxmodpo.records import (
     Candidate,
     Question,
@@ -63,7 +64,7 @@ PAIR_BYTES = 3_600
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreferencesConfig(JudgeConfig, help_group="votes"):
+class PreferencesConfig(JudgeConfig, CommandSettings, help_group="votes"):
     """Let personas rank the replies to each question, criterion by criterion."""
 
     responses: Path
@@ -124,7 +125,7 @@ class PreferencesConfig(JudgeConfig, help_group="votes"):
             disk=VOTE_BYTES * votes + PAIR_BYTES * files_rows,
         )
         criteria_per_call = round(len(criteria) / calls_per_request)
-        estimator.pay_judge(cost, self, "rank", replies_per_question, criteria_per_call)
+        pay_judge(cost, self, "rank", replies_per_question, criteria_per_call)
         return cost
 
 

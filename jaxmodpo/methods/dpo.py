@@ -19,6 +19,7 @@ from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
+from jaxmodpo.ranges import CommandSettings
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.schema import Range
 from jaxmodpo.training.session import Session
@@ -27,7 +28,7 @@ from jaxmodpo.training.step import Batch, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
-class DPOConfig(PreferenceTrainingConfig, help_group="objective"):
+class DPOConfig(PreferenceTrainingConfig, CommandSettings, help_group="objective"):
     """Align an adapter to one objective's preference pairs."""
 
     pairs: Path

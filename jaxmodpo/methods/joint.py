@@ -24,6 +24,7 @@ from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
+from jaxmodpo.ranges import CommandSettings
 from jaxmodpo.rankings import LeftOut, PairsPerQuestion
 from jaxmodpo.records import Pair
 from jaxmodpo.training.session import Session
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointConfig(PreferenceTrainingConfig, help_group="objective"):
+class JointConfig(PreferenceTrainingConfig, CommandSettings, help_group="objective"):
     """Align an adapter to several objectives' pairs with one loss.
 
     Only questions that have a pair for every objective can be used, and of those only as many pairs

@@ -23,7 +23,7 @@ from jaxmodpo.methods.terms import preference_terms, with_sft_term
 from jaxmodpo.methods.weights import named_weights
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
-from jaxmodpo.ranges import Positive
+from jaxmodpo.ranges import CommandSettings, Positive
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PreferenceTrainingConfig
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MODPOConfig(PreferenceTrainingConfig, help_group="objective"):
+class MODPOConfig(PreferenceTrainingConfig, CommandSettings, help_group="objective"):
     """Align an adapter to a primary objective's pairs and to other objectives' rewards."""
 
     pairs: Path

@@ -41,7 +41,14 @@ from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import broadcast, leads, on_host, open_together, start
 from jaxmodpo.policy.mesh import make_mesh, put, row_shards, shardings
-from jaxmodpo.ranges import Count, FractionBelowOne, Incidental, NotNegative, Positive
+from jaxmodpo.ranges import (
+    CommandSettings,
+    Count,
+    FractionBelowOne,
+    Incidental,
+    NotNegative,
+    Positive,
+)
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.records import Ranking
 from jaxmodpo.results.reward import VALIDATION, Validation
@@ -57,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig(TrainingConfig, help_group="data"):
+class RewardConfig(TrainingConfig, CommandSettings, help_group="data"):
     """Train a reward model for one criterion, or with --all for each of a criteria file."""
 
     model: Path

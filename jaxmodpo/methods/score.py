@@ -20,7 +20,7 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.policy.loaded import load_policy
 from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.policy.prompts import load_policy_text
-from jaxmodpo.ranges import Count, Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Count, Incidental
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import Range
 
@@ -33,7 +33,7 @@ LONGEST_REWARD_TEXT = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScorePolicyConfig(Settings, help_group="model"):
+class ScorePolicyConfig(CommandSettings, help_group="model"):
     """Write the log-probability of each pair's responses, in nats, summed over their tokens."""
 
     model: Path
@@ -120,7 +120,7 @@ def _ids(pair: Pair) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreRewardConfig(Settings, help_group="model"):
+class ScoreRewardConfig(CommandSettings, help_group="model"):
     """Write the reward of each pair's responses."""
 
     model: Path

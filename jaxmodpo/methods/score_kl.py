@@ -20,7 +20,7 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import ScaledAdapter, load_policy, with_adapter
 from jaxmodpo.policy.prompts import replying_text
-from jaxmodpo.ranges import Count, Incidental, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, Incidental, Seed
 from jaxmodpo.records import read_questions
 from jaxmodpo.results.measures import DIVERGENCE, Divergence
 from jaxmodpo.results.versioned import write_result
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreKLConfig(Settings, help_group="model"):
+class ScoreKLConfig(CommandSettings, help_group="model"):
     """Estimate policies' divergence from their base: the mean of log π − log π_ref over a policy's
     own samples.
     """

@@ -13,14 +13,14 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.methods.align import PolicyRun
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.distributed import open_together
-from jaxmodpo.ranges import Positive
+from jaxmodpo.ranges import CommandSettings, Positive
 from jaxmodpo.training.session import Session
 from jaxmodpo.training.settings import PolicyTrainingConfig
 from jaxmodpo.training.step import Batch, LossTerms
 
 
 @dataclass(frozen=True, kw_only=True)
-class SFTConfig(PolicyTrainingConfig, help_group="data"):
+class SFTConfig(PolicyTrainingConfig, CommandSettings, help_group="data"):
     """Fine-tune an adapter on the chosen responses of preference pairs."""
 
     pairs: Path

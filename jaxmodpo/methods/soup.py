@@ -18,11 +18,11 @@ from jaxmodpo.models.adapters import load_adapter, save_adapter
 from jaxmodpo.models.decoder_config import read_decoder_config
 from jaxmodpo.models.lora import Averaging, average
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Incidental
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoupConfig(Settings, help_group="model"):
+class SoupConfig(CommandSettings, help_group="model"):
     """Average adapters of one base model: by default exactly, Σ w_i B_i A_i (α_i / r_i)."""
 
     spends = ()

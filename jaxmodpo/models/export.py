@@ -28,7 +28,7 @@ from jaxmodpo.models.decoder_config import DecoderConfig, read_decoder_config
 from jaxmodpo.models.model_folder import copy_tokenizer, read_model_config
 from jaxmodpo.models.tensors import save_tensors
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Count, Incidental
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ MIB = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(Settings, help_group="output"):
+class ExportConfig(CommandSettings, help_group="output"):
     """Merge an adapter into its base model: a full Hugging Face folder, for transformers, vLLM and
     others.
     """

@@ -24,14 +24,14 @@ from jaxmodpo.personas.summary import STEPS, summarize
 from jaxmodpo.personas.survey import participants_of, read_surveys
 from jaxmodpo.personas.synthetic import survey_rows, write_rows
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, FractionUpToOne, Incidental, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, FractionUpToOne, Incidental, Seed
 from jaxmodpo.schema import Range
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PersonasConfig(Settings, help_group="selection"):
+class PersonasConfig(CommandSettings, help_group="selection"):
     """Turn survey answers into patient personas: score, select for diversity, split, report."""
 
     output_dir: Incidental[Path]

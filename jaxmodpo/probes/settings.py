@@ -13,17 +13,18 @@ from jaxmodpo.endpoints import address
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.judging.endpoint_settings import Endpoint, check_budget, fitting_endpoint
+from jaxmodpo.judging.prices import pay_judge
 from jaxmodpo.probes.probe_set import load_probe_set
 from jaxmodpo.probes.rubric import RUBRIC_FILE
 from jaxmodpo.probes.verdict import CHECKS
 from jaxmodpo.ranges import (
+    CommandSettings,
     Count,
     Incidental,
     NotNegative,
     Positive,
     Probability,
     Seed,
-    Settings,
 )
 from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.sampling.named_adapters import BASE, adapter_inputs, check_names, named_adapters
@@ -31,7 +32,7 @@ from jaxmodpo.schema import Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbesConfig(Settings, help_group="sampling"):
+class ProbesConfig(CommandSettings, help_group="sampling"):
     """Put crisis probes to models and check the replies: a screen, and no instrument."""
 
     spends = ("chip_hours", "judge_calls", "dollars")
@@ -217,7 +218,7 @@ class ProbesConfig(Settings, help_group="sampling"):
         assert cost.disk is not None
         cost.judge_calls = replies
         cost.disk += VOTE_BYTES * replies * len(CHECKS)
-        estimator.pay_judge(cost, self, "score", 1, len(CHECKS))
+        pay_judge(cost, self, "score", 1, len(CHECKS))
 
     @property
     def criteria(self) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.files import atomic_path, write_text
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Incidental
 from jaxmodpo.report.blocks import tables_of
 from jaxmodpo.report.cards import write_cards
 from jaxmodpo.report.gallery import Gallery
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportConfig(Settings, help_group="output"):
+class ReportConfig(CommandSettings, help_group="output"):
     """Write one self-contained HTML file about finished runs, and its figures and tables as files
     of their own."""
 

@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 
 from jaxmodpo.costs import Cost, Estimates, Unknown
 from jaxmodpo.data.text import PromptStyle, check_day
+from jaxmodpo.endpoints.prices import pay_replies
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.launched import Place
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.ranges import (
+    CommandSettings,
     Count,
     CountOrZero,
     FractionUpToOne,
@@ -33,7 +35,7 @@ from jaxmodpo.schema import Range
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponsesConfig(EndpointOptions, help_group="sampling"):
+class ResponsesConfig(EndpointOptions, CommandSettings, help_group="sampling"):
     """Sample replies to questions from a model, with or without an adapter, or ask an endpoint for
     them.
     """
@@ -186,9 +188,7 @@ class ResponsesConfig(EndpointOptions, help_group="sampling"):
         except Unknown as missing:
             return Cost(endpoint_replies=None, dollars=None, disk=None, unknown=[str(missing)])
         cost = Cost(disk=REPLY_BYTES * replies, endpoint_replies=replies)
-        estimator.pay_replies(
-            cost, self.endpoint_model, replies, self.max_new_tokens, self.model_table
-        )
+        pay_replies(cost, self.endpoint_model, replies, self.max_new_tokens, self.model_table)
         return cost
 
     def _replies(self, estimator: Estimates) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Incidental
 from jaxmodpo.records import read_responses
 from jaxmodpo.results.measures import MALFORMED, Malformed
 from jaxmodpo.results.versioned import plain, write_result
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckConfig(Settings, help_group="data"):
+class CheckConfig(CommandSettings, help_group="data"):
     """Count malformed replies, and the kinds of sentences in the others."""
 
     responses: Path

@@ -17,7 +17,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_table
 from jaxmodpo.personas.synthetic import write_survey
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, Incidental, Positive, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, Incidental, Positive, Seed
 from jaxmodpo.sandbox import grammar
 from jaxmodpo.sandbox.models import make_mistral, make_roberta
 from jaxmodpo.training.settings import TrainingConfig
@@ -29,7 +29,7 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorldConfig(Settings, help_group="world"):
+class WorldConfig(CommandSettings, help_group="world"):
     """Make the sandbox: a synthetic world with known ground truth."""
 
     output_dir: Incidental[Path]

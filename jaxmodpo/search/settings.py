@@ -16,7 +16,7 @@ from jaxmodpo.methods.joint import JointConfig
 from jaxmodpo.methods.modpo import MODPOConfig
 from jaxmodpo.methods.reward import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
-from jaxmodpo.ranges import Count, Incidental, Settings, SettingsFile, values_of
+from jaxmodpo.ranges import CommandSettings, Count, Incidental, SettingsFile, values_of
 from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.search.space import Dimension, as_rows, load_space
 from jaxmodpo.training.settings import TrainingConfig
@@ -26,7 +26,7 @@ BEST = "best.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneSettings(Settings, help_group="search"):
+class TuneSettings(CommandSettings, help_group="search"):
     """Settings that every search has besides those of its method."""
 
     trials: Incidental[Count] = 20
@@ -96,7 +96,8 @@ class TuneSettings(Settings, help_group="search"):
         """Return the cost of a search: every trial as long as the settings would take, none
         pruned.
         """
-        trial_cost = super().cost(estimator)
+        # The method's class, which follows this one in the bases of every search, prices one trial.
+        trial_cost = super().cost(estimator)  # pyrefly: ignore[abstract-method-call]
         assert trial_cost.chip_hours is not None
         return dataclasses.replace(trial_cost, chip_hours=trial_cost.chip_hours * self.trials)
 

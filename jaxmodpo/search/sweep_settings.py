@@ -21,7 +21,7 @@ from jaxmodpo.methods.margins import margin_sources
 from jaxmodpo.models.adapter_config import read_adapter_config
 from jaxmodpo.models.adapters import load_adapter
 from jaxmodpo.models.decoder_config import read_decoder_config
-from jaxmodpo.ranges import Count, Positive
+from jaxmodpo.ranges import CommandSettings, Count, Positive
 from jaxmodpo.rankings import PairsPerQuestion
 from jaxmodpo.schema import Range
 from jaxmodpo.training.settings import PreferenceTrainingConfig
@@ -37,7 +37,7 @@ DIGITS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepConfig(PreferenceTrainingConfig, help_group="search"):
+class SweepConfig(PreferenceTrainingConfig, CommandSettings, help_group="search"):
     """Train MODPO over a grid of weights, make soups over the same grid, and compare their
     fronts.
     """

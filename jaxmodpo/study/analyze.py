@@ -27,7 +27,7 @@ from jaxmodpo.files import atomic_path, write_text
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental, Seed
 from jaxmodpo.report.blocks import Section, tables_of
 from jaxmodpo.report.gallery import Gallery
 from jaxmodpo.report.human_study import human_study_blocks
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyAnalyzeConfig(Settings, help_group="data"):
+class StudyAnalyzeConfig(CommandSettings, help_group="data"):
     """Analyze a human study: what people prefer, how far they and a judge agree, and win rates
     corrected by people's labels."""
 

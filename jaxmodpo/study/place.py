@@ -12,14 +12,14 @@ import tyro
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
-from jaxmodpo.ranges import Incidental, Settings
+from jaxmodpo.ranges import CommandSettings, Incidental
 
 if TYPE_CHECKING:
     from jaxmodpo.study.app.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlace(Settings, help_group="data"):
+class StudyPlace(CommandSettings, help_group="data"):
     """A study and what was answered in it."""
 
     study: Annotated[Path, tyro.conf.Positional]

@@ -29,7 +29,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings, Tally
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental, Tally
 from jaxmodpo.report.run_folders import OUTCOMES
 from jaxmodpo.results.evaluation import RESULTS
 from jaxmodpo.results.versioned import write_result
@@ -54,7 +54,7 @@ _SEED_BITS = 63
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySampleConfig(Settings, help_group="selection"):
+class StudySampleConfig(CommandSettings, help_group="selection"):
     """Pick the questions of a blinded human study from an evaluation, and plan who sees which."""
 
     evaluation: Annotated[Path, HelpGroup("data")]

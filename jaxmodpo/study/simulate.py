@@ -26,7 +26,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import write_table
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import CountOrZero, FractionUpToOne, Incidental, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, CountOrZero, FractionUpToOne, Incidental, Seed
 from jaxmodpo.study.annotation_files import write_annotations
 from jaxmodpo.study.annotations import ANNOTATIONS, Annotation, Preferred
 from jaxmodpo.study.attention import exclusion
@@ -70,7 +70,7 @@ _CARELESS_SECONDS = 9.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySimulateConfig(Settings, help_group="world"):
+class StudySimulateConfig(CommandSettings, help_group="world"):
     """Let raters of known reliability answer a study, to rehearse its analysis before anybody is
     recruited."""
 

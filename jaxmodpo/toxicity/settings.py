@@ -12,7 +12,7 @@ from jaxmodpo.costs import Cost, Estimates, WeightFormat
 from jaxmodpo.endpoints.address import is_local
 from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_groups import HelpGroup
-from jaxmodpo.ranges import Count, FractionUpToOne, Incidental, Positive, Seed, Settings
+from jaxmodpo.ranges import CommandSettings, Count, FractionUpToOne, Incidental, Positive, Seed
 from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.schema import Range
 from jaxmodpo.toxicity.scorers import shown_scores
@@ -36,7 +36,7 @@ SERVICES: Mapping[str, str] = {"moderation": MODERATION_URL, "perspective": PERS
 
 
 @dataclass(frozen=True, kw_only=True)
-class ToxicityConfig(Settings, help_group="judge"):
+class ToxicityConfig(CommandSettings, help_group="judge"):
     """Score every reply for toxicity, and compare the models: the paper's Table 1."""
 
     spends = ("chip_hours", "judge_calls", "dollars")
