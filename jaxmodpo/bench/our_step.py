@@ -1,8 +1,10 @@
-"""Our training step, prepared to be timed by ``bench step`` and ``bench scale``::
+"""Our training step, prepared to be timed by ``bench step`` and ``bench scale``.
 
-task = StepTask(shape=shape, lora=lora, questions=questions, places=every_pair(2), mesh=mesh)
-contender = prepared(task, base, Way())
-seconds = contender.run()
+One update of every pair of two replies::
+
+    task = StepTask(shape=shape, lora=lora, questions=questions, places=every_pair(2), mesh=mesh)
+    contender = prepared(task, base, Way())
+    seconds = contender.run()
 """
 
 from __future__ import annotations

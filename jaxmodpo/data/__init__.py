@@ -13,6 +13,7 @@ In the order in which a pair goes through it:
 
 The first batch of a file of pairs::
 
+    from pathlib import Path
     from jaxmodpo.data.batches import Batches
     from jaxmodpo.data.pairs import load_pairs
     from jaxmodpo.data.replies import policy_pairs

@@ -4,7 +4,7 @@ of it.
 Judges ask for votes and the sampler for replies through the same call, so that both read the same
 failures, waits and names of settings. How often a call is made again is the caller's own rule,
 since a vote and a reply are worth different patience;
-:func:`jaxmodpo.endpoints.waits.pause_before` says how long to wait in between.
+:func:`jaxmodpo.endpoints.waits.pause_before` says how long to wait in between::
 
     outcome = post(client, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]})
     if isinstance(outcome, FailedCall):

@@ -3,7 +3,7 @@
 The ledger makes judging resumable and answerable: a vote that is in it is not asked for again, and
 what was shown, said and paid can be looked up. It is an SQLite file, or a database on a server,
 that several runs and several processes may share; nothing is held in memory. Rows hold ids, never a
-persona's or a reply's text.
+persona's or a reply's text::
 
     with Ledger("out/votes.sqlite", run="a run's name") as ledger:
         for key in ledger.claims.take(keys):            # what no other process is asking

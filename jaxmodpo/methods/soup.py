@@ -1,7 +1,9 @@
-"""Parameter soups: one adapter from several, without training::
+"""Parameter soups: one adapter from several, without training.
 
-config = SoupConfig(adapters=(a, b), weights=(0.5, 0.5), output_dir=out)
-soup(config)   # out/adapter, whose rank is the sum of the two ranks
+The mean of what two adapters change::
+
+    config = SoupConfig(adapters=(a, b), weights=(0.5, 0.5), output_dir=out)
+    soup(config)   # out/adapter, whose rank is the sum of the two ranks
 """
 
 from __future__ import annotations

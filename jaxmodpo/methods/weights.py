@@ -1,6 +1,8 @@
-"""The objectives' weights: read from ``--weights``, checked to lie on the simplex::
+"""The objectives' weights: read from ``--weights``, checked to lie on the simplex.
 
-named_weights(("safety=0.3", "empathy=0.7"), ["empathy", "safety"])   # (0.7, 0.3)
+They are numbers in the objectives' order, or names with numbers::
+
+    named_weights(("safety=0.3", "empathy=0.7"), ["empathy", "safety"])   # (0.7, 0.3)
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""``jaxmodpo probes``: crisis probes put to models, their replies checked, and the rates written::
+"""``jaxmodpo probes``: crisis probes put to models, their replies checked, and the rates written.
 
-config = ProbesConfig(model=Path("mistral-7b"), adapter=("mine=out/dpo/adapter",), output_dir=out)
-probes(config)   # out/probes.json, out/verdicts.csv, out/tables/probes.csv, out/mine/responses.csv
+A model with an adapter, by the name that its replies go under::
+
+    adapters = ("mine=out/dpo/adapter",)
+    probes(ProbesConfig(model=Path("mistral-7b"), adapter=adapters, output_dir=out))
+    # out/probes.json, out/verdicts.csv, out/tables/probes.csv, out/mine/responses.csv
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The ``responses`` command: N replies to each question, kept as they are sampled::
+"""The ``responses`` command: N replies to each question, kept as they are sampled.
 
-config = ResponsesConfig(questions=Path("q.csv"), model=Path("mistral-7b"), output_dir=out)
-phase = responses(config)   # out/responses.csv; a killed run asks for what is missing
+A run that was killed asks for what is missing::
+
+    config = ResponsesConfig(questions=Path("q.csv"), model=Path("mistral-7b"), output_dir=out)
+    run_responses(config)   # out/responses.csv
 """
 
 from __future__ import annotations

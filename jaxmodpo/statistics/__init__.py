@@ -9,6 +9,6 @@ nobody voted; the last two axes are questions and replies::
     from jaxmodpo.statistics.win_rates import estimate_win_rate
 
     outcomes = np.array([[1.0], [1.0], [0.0], [0.5]])     # four questions, one reply each
-    estimate = estimate_win_rate(outcomes)                 # 0.625, its interval over questions
-    mcnemar(outcomes).p_value_exact                        # 1.0: two won and one lost say little
+    print(estimate_win_rate(outcomes).value)              # 0.625
+    print(mcnemar(outcomes).p_value_exact)                # 1.0
 """

@@ -1,7 +1,9 @@
-"""The file of annotations, as the application exports it and the analysis reads it back::
+"""The file of annotations, as the application exports it and the analysis reads it back.
 
-write_annotations(folder / ANNOTATIONS, annotations)
-annotations = read_annotations(folder / ANNOTATIONS, study)
+A study says which raters, items and criteria there are::
+
+    write_annotations(folder / ANNOTATIONS, annotations)
+    annotations = read_annotations(folder / ANNOTATIONS, study)
 """
 
 from __future__ import annotations

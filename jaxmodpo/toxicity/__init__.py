@@ -3,6 +3,10 @@
 Whatever scores replies is a judge of the ledger (:class:`jaxmodpo.judging.judge.Judge`) that also
 says what its scores are called, so that scores are durable, shared and replayed like votes::
 
+    from pathlib import Path
+    from jaxmodpo.judging.collect import collect
+    from jaxmodpo.toxicity.classifier import classifier_scorer
+
     scorer = classifier_scorer(Path("unbiased-toxic-roberta"), batch_size=16)
     collect(requests, scorer, ledger, label="toxicity")
 

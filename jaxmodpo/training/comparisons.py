@@ -1,5 +1,5 @@
 """From replies to what the loss compares: the step that lies between a model, which computes each
-reply of a question once, and a loss, which has a row for each comparison.
+reply of a question once, and a loss, which has a row for each comparison::
 
     logps = compared(logps, batch)      # [examples, replies] → [comparisons, 2]
     rows = comparison_rows(batch)       # row_weights [comparisons], and so on
