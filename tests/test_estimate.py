@@ -18,7 +18,7 @@ from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.experiment import read_experiment, resolve, run_experiment, set_variables
 from jaxmodpo.files import write_json, write_jsonl
 from jaxmodpo.methods.dpo import DPOConfig
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.models.shapes import SHAPES
 from jaxmodpo.phase import Phase
 from jaxmodpo.records import Question, write_questions

@@ -15,7 +15,8 @@ from jaxmodpo.data.scored import PairsConfig, pairs
 from jaxmodpo.files import read_json
 from jaxmodpo.judging.preferences import PreferencesConfig, preferences
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.methods.reward import reward
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.personas.command import PersonasConfig, personas
 from jaxmodpo.phase import Phase
 from jaxmodpo.records import read_responses

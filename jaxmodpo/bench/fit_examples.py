@@ -5,11 +5,11 @@ its method compares.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxmodpo.bench.fit_settings import FitConfig
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import LENGTH_MULTIPLE, Examples
 from jaxmodpo.data.reference_lengths import (
@@ -22,9 +22,6 @@ from jaxmodpo.data.row_lengths import MOST_LENGTHS
 from jaxmodpo.models import flops
 from jaxmodpo.models.shapes import decoder_shape, encoder_shape
 from jaxmodpo.policy.mesh import row_shards
-
-if TYPE_CHECKING:
-    from jaxmodpo.bench.fit import FitConfig
 
 
 def batches_of(config: FitConfig, mesh: Mesh) -> Batches:

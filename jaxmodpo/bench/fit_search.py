@@ -12,12 +12,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxmodpo.bench.fit_examples import batches_of, replies_of
+from jaxmodpo.bench.fit_settings import FitConfig
 from jaxmodpo.bench.fit_step import answer_under, lora_of, policies_of, say, training_work
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.remat import Remat
@@ -28,9 +29,6 @@ from jaxmodpo.training.ahead import abstract, abstract_policy
 from jaxmodpo.training.fit import GIB, Answer, largest_batch, mesh_shapes
 from jaxmodpo.training.hardware import Chip, chip_of
 from jaxmodpo.training.recomputation import DEVICE_SHARE
-
-if TYPE_CHECKING:
-    from jaxmodpo.bench.fit import FitConfig
 
 _MANY_ROWS = 2**10
 """of a batch beside which the bytes of the weights are few"""

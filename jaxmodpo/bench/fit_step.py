@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxmodpo.bench.fit_examples import batches_of
+from jaxmodpo.bench.fit_settings import FitConfig
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.methods.dpo import DPO
 from jaxmodpo.methods.joint import JointDPO
@@ -39,9 +40,6 @@ from jaxmodpo.training.hardware import chip_of
 from jaxmodpo.training.policy_loss import Method
 from jaxmodpo.training.recomputation import DEVICE_SHARE, ladder
 from jaxmodpo.training.roofline import Work, policy_training, reward_training, scoring
-
-if TYPE_CHECKING:
-    from jaxmodpo.bench.fit import FitConfig
 
 
 def answer(config: FitConfig, mesh: Mesh) -> Answer:

@@ -27,8 +27,9 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
 from jaxmodpo.methods.dpo import DPOConfig, dpo
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.methods.reward import reward
 from jaxmodpo.methods.reward_model import rewards_of_pairs
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.methods.validation import accuracy, interval
 from jaxmodpo.policy.loaded import load_policy, with_adapter
 from jaxmodpo.ranges import Count, CountOrZero, Seed, Unestimated

@@ -15,7 +15,6 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from jaxmodpo.data.comparisons import Comparisons, leave_out_equal_pairs
 from jaxmodpo.data.examples import check_tokens
@@ -24,12 +23,9 @@ from jaxmodpo.data.pairs import holds_rankings, load_pairs, load_rankings
 from jaxmodpo.data.replies import reward_pairs, reward_rankings
 from jaxmodpo.data.text import Cut, RewardText
 from jaxmodpo.errors import UserError
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.rankings import LeftOut, pairs_of, tied_pairs, without_repeats
 from jaxmodpo.records import Candidate, Ranking
-
-if TYPE_CHECKING:
-    from jaxmodpo.methods.reward import RewardConfig
-
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ rank are no pair.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
+from jaxmodpo.rankings import two_by_two
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.reward import (
     Accuracy,
@@ -89,12 +89,12 @@ def preferred_pairs(ranks: np.ndarray) -> tuple[list[tuple[int, int, int]], int]
     pairs: list[tuple[int, int, int]] = []
     tied = 0
     for row, row_ranks in enumerate(ranks):
-        taken_places = np.flatnonzero(row_ranks > 0).tolist()
-        for better, worse in itertools.combinations(taken_places, 2):
-            if row_ranks[better] < row_ranks[worse]:
-                pairs.append((row, better, worse))
-            else:
+        taken_ranks = row_ranks[row_ranks > 0].tolist()
+        for comparison in two_by_two([-rank for rank in taken_ranks]):
+            if comparison.is_tie:
                 tied += 1
+            else:
+                pairs.append((row, comparison.better, comparison.worse))
     return pairs, tied
 
 

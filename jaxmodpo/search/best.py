@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_text
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.parsing import yaml_text
 from jaxmodpo.phase import Phase
 from jaxmodpo.policy.distributed import DeviceConfig

@@ -14,7 +14,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.joint import JointConfig
 from jaxmodpo.methods.modpo import MODPOConfig
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.ranges import CommandSettings, Count, Incidental, SettingsFile, values_of
 from jaxmodpo.results.manifest import Manifest

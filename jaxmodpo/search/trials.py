@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 
 from jaxmodpo.errors import Preempted, UserError
 from jaxmodpo.fingerprints import digest
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.policy.distributed import broadcast
 from jaxmodpo.processes import this_process
 from jaxmodpo.results.reward import VALIDATION, Validation

@@ -14,8 +14,9 @@ import pytest
 
 from jaxmodpo.bench import fit as bench_fit
 from jaxmodpo.bench import fit_search, fit_step
-from jaxmodpo.bench.fit import FitConfig, fit
+from jaxmodpo.bench.fit import fit
 from jaxmodpo.bench.fit_examples import batches_of
+from jaxmodpo.bench.fit_settings import FitConfig
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.policy.mesh import make_mesh
 from jaxmodpo.training.ahead import Compiled

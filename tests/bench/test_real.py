@@ -20,7 +20,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_table
 from jaxmodpo.methods.dpo import DPOConfig
 from jaxmodpo.methods.modpo import MODPOConfig
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.models.adapters import save_adapter
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.roberta import load_roberta, save_roberta

@@ -23,7 +23,7 @@ from jaxmodpo.data.text import (
     without_ends,
 )
 from jaxmodpo.errors import UserError
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.records import Candidate, Pair
 from jaxmodpo.sandbox.models import save_tokenizer
 

@@ -12,7 +12,8 @@ from shared_folders import shared_folder
 from tiny_models import TINY_POLICY
 
 from jaxmodpo.methods.dpo import DPOConfig, dpo
-from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.methods.reward import reward
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.records import Candidate, Ranking, write_pairs, write_rankings
 from jaxmodpo.sandbox import grammar
 

@@ -16,8 +16,8 @@ from jaxmodpo.data.held_out import held_out
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_text
 from jaxmodpo.methods.modpo import MODPOConfig, modpo
-from jaxmodpo.methods.reward import RewardConfig, reward
-from jaxmodpo.methods.reward_plan import planned
+from jaxmodpo.methods.reward import reward
+from jaxmodpo.methods.reward_settings import RewardConfig, planned
 from jaxmodpo.methods.score import (
     ScoreRewardConfig,
     score_reward,

@@ -9,7 +9,7 @@ import pytest
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.methods.dpo import DPOConfig
-from jaxmodpo.methods.reward import RewardConfig
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.methods.sft import SFTConfig
 from jaxmodpo.search.settings import TuneDPOConfig
 from jaxmodpo.search.space import Dimension, as_rows, load_space

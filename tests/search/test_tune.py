@@ -20,7 +20,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.flags.parse import from_mapping
 from jaxmodpo.methods.dpo import DPOConfig
-from jaxmodpo.methods.reward import RewardConfig, reward
+from jaxmodpo.methods.reward import reward
+from jaxmodpo.methods.reward_settings import RewardConfig
 from jaxmodpo.search import trials, tune
 from jaxmodpo.search.objective import objective
 from jaxmodpo.search.report import write_report

@@ -15,7 +15,8 @@ import pytest
 
 from jaxmodpo.bench import fit as bench_fit
 from jaxmodpo.bench import fit_search, fit_step
-from jaxmodpo.bench.fit import FitConfig, fit
+from jaxmodpo.bench.fit import fit
+from jaxmodpo.bench.fit_settings import FitConfig
 from jaxmodpo.bench.logps import matmul_flops
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.reference_lengths import full_examples, reference_examples
