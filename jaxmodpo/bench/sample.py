@@ -5,16 +5,12 @@ beside transformers' ``generate``.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import os
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +19,11 @@ import numpy as np
 from jaxmodpo import __version__
 from jaxmodpo.bench.random_model import random_base
 from jaxmodpo.bench.reply_lengths import END, START, counting_down
+from jaxmodpo.bench.sample_generate import generates, import_torch
+from jaxmodpo.bench.sample_settings import BenchSampleConfig
 from jaxmodpo.bench.table import text_table
+from jaxmodpo.bench.timed_samplers import Speed, TimedSampler, fastest_rounds, threads
 from jaxmodpo.data.reference_lengths import reference_lengths
-from jaxmodpo.errors import UserError
-from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
@@ -36,88 +33,10 @@ from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import settings as model_settings
 from jaxmodpo.policy.loaded import Policy, fresh_adapter
 from jaxmodpo.policy.mesh import check_heads, make_mesh, row_shards
-from jaxmodpo.ranges import Count, NotNegative, Probability, Range, Seed, Unestimated
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes
 from jaxmodpo.sampling.programs import programs_compiled
 from jaxmodpo.sampling.slots import Work
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchSampleConfig(Unestimated, help_group="measurement"):
-    """Sample replies as long as real ones from random weights of a model's shape, and print the
-    speed.
-    """
-
-    model: Annotated[str, HelpGroup("model")] = "tiny-mistral"
-    """Shape of the model: a published model's name, a config.json, or a model folder."""
-    base_dtype: Annotated[BaseDtype | None, HelpGroup("model")] = None
-    """Type of the base weights; by default float32 on a CPU and bfloat16 elsewhere."""
-    lora_rank: Annotated[int, Range(least=0), HelpGroup("model")] = 16
-    """Rank of the adapter, which lies on all seven projections and is not merged; 0 for the base
-    alone, which is what transformers' generate has."""
-    replies: Count = 256
-    """Number of replies that are sampled."""
-    samples: Count = 4
-    """Number of replies to each prompt."""
-    batch_size: Annotated[Count, HelpGroup("batch")] = 64
-    """Number of replies under way at a time, over all devices."""
-    length_share: Annotated[Probability | None, HelpGroup("batch")] = None
-    """Share of the reference lengths that prompts and replies have; by default a quarter on a CPU
-    and the whole elsewhere."""
-    temperature: Annotated[NotNegative, HelpGroup("sampling")] = 0.8
-    """Temperature of the draws."""
-    top_p: Annotated[Probability, HelpGroup("sampling")] = 0.95
-    """Tokens are drawn from the smallest set whose probability is at least this."""
-    mesh: Annotated[tuple[Count, Count, Count] | None, HelpGroup("devices")] = None
-    """Number of devices along the mesh axes data, fsdp and tensor."""
-    rounds: Count = 2
-    """Number of times that everything is sampled; the fastest round counts."""
-    against: Literal["generate"] | None = None
-    """Other sampler that is timed as well: generate is that of transformers in float32, at several
-    batch sizes, without an adapter, and needs torch."""
-    generate_batches: tuple[Count, ...] = (16, 32, 64, 128, 256)
-    """Batch sizes at which the other sampler is timed."""
-    seed: Annotated[Seed, HelpGroup("sampling")] = 0
-    """Seed of lengths, weights and draws."""
-    json: Annotated[bool, HelpGroup("output")] = False
-    """Print one line of JSON instead of a table."""
-
-    def check(self) -> None:
-        super().check()
-        if self.temperature == 0:
-            raise UserError(
-                "bench sample draws its replies' lengths and so needs a --temperature above 0"
-            )
-
-
-@dataclass
-class Speed:
-    """One sampler's fastest round.
-
-    Attributes:
-        name: for the table.
-        seconds: of all replies.
-        tokens: of all replies.
-        first_token: seconds to the first token of a full batch, or None.
-        bandwidth_share: bytes that had to be read over those that a copy moves in that time.
-        programs: compiled, or None.
-        settings: what the sampler was given, by name: versions, types, adapter, batch, draws and
-            threads. Two samplers are compared fairly only where a reader sees in what they differ.
-    """
-
-    name: str
-    seconds: float
-    tokens: int
-    first_token: float | None = None
-    bandwidth_share: float | None = None
-    programs: int | None = None
-    settings: dict[str, str | int | float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Real tokens only: nothing behind an end counts."""
-        return self.tokens / self.seconds
 
 
 def bench_sample(config: BenchSampleConfig) -> None:
@@ -126,7 +45,7 @@ def bench_sample(config: BenchSampleConfig) -> None:
     mappings = model_settings(config.model)
     shape = DecoderConfig.from_mapping(mappings, config.model)
     if config.against:
-        _import_torch()
+        import_torch()
     mesh = make_mesh(config.mesh)
     check_heads(shape, mesh)
     device = mesh.devices.flat[0]
@@ -150,7 +69,7 @@ def bench_sample(config: BenchSampleConfig) -> None:
     if config.against:
         with tempfile.TemporaryDirectory() as temporary:
             save_model(Path(temporary), mappings, parameter_table(shape), base)
-            samplers += _generates(config, Path(temporary), prompts, longest)
+            samplers += generates(config, Path(temporary), prompts, longest)
     speeds = fastest_rounds(samplers, config.rounds)
     speeds[0].first_token = ours.first_token()
     speeds[0].settings = _own_settings(config, policy, base_dtype, longest)
@@ -183,14 +102,9 @@ def _own_settings(
         "temperature": config.temperature,
         "top-p": config.top_p,
         "max new tokens": longest,
-        "threads": _threads(),
+        "threads": threads(),
         "device": policy.mesh.devices.flat[0].device_kind,
     }
-
-
-def _threads() -> int:
-    """Return the processors that this process may use, of which either sampler takes all."""
-    return len(os.sched_getaffinity(0))
 
 
 def _as_row(speed: Speed) -> dict[str, Any]:
@@ -235,44 +149,6 @@ def _prompts_and_lengths(
         words = generator.integers(START + 1, shape.vocab_size, max(int(length) - 1, 0))
         prompts.append([*words.tolist(), START])
     return prompts, lengths
-
-
-@dataclass(frozen=True)
-class TimedSampler:
-    """Something that samples all replies once.
-
-    Attributes:
-        name: for the table.
-        sample: does it, and returns how fast it was.
-        compiles: whether the first time takes longer.
-    """
-
-    name: str
-    sample: Callable[[], Speed]
-    compiles: bool
-
-
-def fastest_rounds(samplers: Sequence[TimedSampler], rounds: int) -> list[Speed]:
-    """Return each sampler's fastest round.
-
-    The samplers take turns, so that another program on the machine slows all of them.
-    """
-    fastest: dict[str, Speed] = {}
-    for sampler in samplers:
-        if sampler.compiles:
-            print(f"compiling: {sampler.name}", file=sys.stderr)
-            sampler.sample()
-    for number in range(1, rounds + 1):
-        for sampler in samplers:
-            print(f"round {number} of {rounds}: {sampler.name}", file=sys.stderr)
-            speed = sampler.sample()
-            best = fastest.get(sampler.name)
-            if best is None or speed.seconds < best.seconds:
-                fastest[sampler.name] = speed
-    return [fastest[sampler.name] for sampler in samplers]
-
-
-# ---------------------------------------------------------------------- ours
 
 
 class _Ours:
@@ -362,94 +238,3 @@ def copy_bandwidth(size: int = 1 << 28) -> float:
         jax.block_until_ready(copy(array))
         best = min(best, time.perf_counter() - started)
     return 2 * size / best
-
-
-# ---------------------------------------------------------------------- generate
-
-
-def _import_torch() -> tuple[Any, Any]:
-    try:
-        import torch
-        import transformers
-    except ImportError as error:
-        raise UserError(
-            f"--against generate needs torch; pip install torch==2.13.0 ({error})"
-        ) from error
-    return torch, transformers
-
-
-def _generates(
-    config: BenchSampleConfig, folder: Path, prompts: Sequence[Sequence[int]], longest: int
-) -> list[TimedSampler]:
-    """Return transformers' ``generate`` at each batch size: prompts padded on the left, and as many
-    samples of each as here.
-    """
-    torch, transformers = _import_torch()
-    torch.set_num_threads(_threads())
-    transformers.utils.logging.set_verbosity_error()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-    def sample(name: str, batch: int) -> Speed:
-        torch.manual_seed(config.seed)
-        started = time.perf_counter()
-        tokens = 0
-        step = max(1, batch // config.samples)
-        for start in range(0, len(prompts), step):
-            tokens += _generate(config, model, prompts[start : start + step], longest)
-        speed = Speed(name, time.perf_counter() - started, tokens)
-        speed.settings = _settings_of_generate(config, model, batch, longest)
-        return speed
-
-    samplers: list[TimedSampler] = []
-    for batch in config.generate_batches:
-        name = f"generate, batches of {batch}"
-        samplers.append(TimedSampler(name, functools.partial(sample, name, batch), compiles=False))
-    return samplers
-
-
-def _settings_of_generate(
-    config: BenchSampleConfig, model: Any, batch: int, longest: int
-) -> dict[str, str | int | float]:
-    """Return what transformers' sampler is given."""
-    torch, transformers = _import_torch()
-    dtype = str(model.dtype).removeprefix("torch.")
-    return {
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "base": dtype,
-        "activations": dtype,
-        "adapter": "none",
-        "attention": model.config._attn_implementation,
-        "batch size": batch,
-        "temperature": config.temperature,
-        "top-p": config.top_p,
-        "max new tokens": longest,
-        "threads": torch.get_num_threads(),
-        "device": str(model.device),
-    }
-
-
-def _generate(
-    config: BenchSampleConfig, model: Any, prompts: Sequence[Sequence[int]], longest: int
-) -> int:
-    """Sample one batch; return its real tokens."""
-    torch, _ = _import_torch()
-    width = max(map(len, prompts))
-    padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    with torch.inference_mode():
-        out = model.generate(
-            torch.tensor(padded),
-            attention_mask=torch.tensor(mask),
-            do_sample=True,
-            temperature=config.temperature,
-            top_p=config.top_p,
-            top_k=0,
-            max_new_tokens=longest,
-            num_return_sequences=config.samples,
-            eos_token_id=END,
-            pad_token_id=0,
-        )
-    replies = out[:, width:]
-    # Behind an end stands padding.
-    return int((replies != 0).sum())

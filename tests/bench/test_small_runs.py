@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jaxmodpo.bench.resume import BenchResumeConfig, bench_resume
-from jaxmodpo.bench.sample import BenchSampleConfig, bench_sample
+from jaxmodpo.bench.sample import bench_sample
+from jaxmodpo.bench.sample_settings import BenchSampleConfig
 from jaxmodpo.bench.step import BenchStepConfig, bench_step, compared_replies
 from jaxmodpo.errors import UserError
 

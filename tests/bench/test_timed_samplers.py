@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from jaxmodpo.bench.sample import Speed, TimedSampler, fastest_rounds
+from jaxmodpo.bench.timed_samplers import Speed, TimedSampler, fastest_rounds
 
 
 def test_samplers_take_turns_and_the_fastest_round_of_each_counts():
