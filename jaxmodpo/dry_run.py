@@ -28,6 +28,7 @@ from jaxmodpo.experiment import (
     set_variables,
     unset_flags,
 )
+from jaxmodpo.ranges import CommandSettings
 
 _MISSING = "missing"
 
@@ -66,11 +67,8 @@ def dry_run(
     missing: dict[str, None] = {}
     unknown: dict[str, list[str]] = {}
     for number, (phase, config) in enumerate(phases, 1):
-        try:
-            # Also of a phase that is not to be run, since later ones count with what it makes.
-            cost = estimator.phase(config)
-        except UserError as error:
-            raise UserError(f"{path.name}, phase {phase.name}: {error}") from None
+        # Also of a phase that is not to be run, since later ones count with what it makes.
+        cost = _price(estimator, config, f"{path.name}, phase {phase.name}")
         writers.append((getattr(config, "output_dir", out), phase.name))
         if not is_wanted(phase, only):
             continue
@@ -94,6 +92,14 @@ def dry_run(
     missing_flags = unset_flags(set_variables(experiment, overrides))
     if missing_flags:
         print(f"to run it, give {missing_flags}")
+
+
+def _price(estimator: Estimator, config: CommandSettings, source: str) -> Cost:
+    """Return a phase's cost; an error begins with the phase."""
+    try:
+        return estimator.phase(config)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def _print_settings(config: Any, writers: Sequence[tuple[Path, str]]) -> list[str]:

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +29,8 @@ from jaxmodpo.sampling.engine import Shapes
 from jaxmodpo.sampling.roofline import tokens_per_second
 from jaxmodpo.sampling.slots import PROMPT_CACHE_AXES, Prompts, Refill, Slots, advance, prefill
 from jaxmodpo.training.ahead import abstract_policy, compile_lowered
-from jaxmodpo.training.fit import GIB, memory_of
-from jaxmodpo.training.hardware import chip_of
+from jaxmodpo.training.fit import GIB, Memory, memory_of
+from jaxmodpo.training.hardware import Chip, chip_of
 
 _ROUND_LOOPS = ("a round", "a token", "each layer of it", "each block of a layer's cache")
 """what a run of the round is, and a turn of its loops, from the outermost to the innermost"""
@@ -119,17 +119,10 @@ def fit_sampling(
     settings = SamplingSettings(0.8, 0.95, new_tokens, (2,))
     sampler = _AbstractSampler(config, mesh, base_dtype, lora_rank, adapters, shapes, settings)
 
-    chip = chip_of(mesh.devices.flat[0].device_kind)
-    started = time.perf_counter()
-    compiled_round, round_program = compile_lowered(sampler.lower_round(), started)
-    started = time.perf_counter()
-    compiled_prefill, prefill_program = compile_lowered(sampler.lower_prefill(), started)
-    round_memory = memory_of(compiled_round, chip)
-    # While prompts are prefilled, the slots and the prompts before them wait beside it.
-    waiting = _bytes_of_a_chip((sampler.slots, sampler.prompts))
-    beside_slots = dataclasses.replace(compiled_prefill, peak=compiled_prefill.peak + waiting)
-    prefill_memory = memory_of(beside_slots, chip)
-
+    device_kind = mesh.devices.flat[0].device_kind
+    chip = chip_of(device_kind)
+    of_round = _compile_round(sampler, chip)
+    of_prefill = _compile_prefill(sampler, chip)
     weight_bytes = sampler.weight_bytes
     cache_bytes = _bytes_of_a_chip(sampler.slots.cache)
     tokens = None
@@ -139,22 +132,47 @@ def fit_sampling(
     return SamplingAnswer(
         model=model,
         topology=topology,
-        chip=chip.name if chip else str(mesh.devices.flat[0].device_kind),
+        chip=chip.name if chip else str(device_kind),
         chips=mesh.size,
         mesh=(data, fsdp, tensor),
         slots=slots,
         cache_length=shapes.cache_length,
-        fits=round_memory.fits and prefill_memory.fits,
-        peak_bytes=round_memory.peak_bytes,
-        prefill_peak_bytes=prefill_memory.peak_bytes,
-        hbm_bytes=round_memory.hbm_bytes,
+        fits=of_round.memory.fits and of_prefill.memory.fits,
+        peak_bytes=of_round.memory.peak_bytes,
+        prefill_peak_bytes=of_prefill.memory.peak_bytes,
+        hbm_bytes=of_round.memory.hbm_bytes,
         weight_bytes=weight_bytes,
         cache_bytes=cache_bytes,
         tokens_per_second=tokens,
-        collectives=_collectives(round_program),
-        prefill_collectives=_collectives(prefill_program),
-        compile_seconds=round(round_memory.compile_seconds + prefill_memory.compile_seconds, 1),
+        collectives=_collectives(of_round.program),
+        prefill_collectives=_collectives(of_prefill.program),
+        compile_seconds=round(
+            of_round.memory.compile_seconds + of_prefill.memory.compile_seconds, 1
+        ),
     )
+
+
+class _Compiled(NamedTuple):
+    """One of the sampler's programs."""
+
+    memory: Memory
+    program: Any
+    """what the compiler made; None where it does not fit"""
+
+
+def _compile_round(sampler: _AbstractSampler, chip: Chip | None) -> _Compiled:
+    started = time.perf_counter()
+    compiled, program = compile_lowered(sampler.lower_round(), started)
+    return _Compiled(memory_of(compiled, chip), program)
+
+
+def _compile_prefill(sampler: _AbstractSampler, chip: Chip | None) -> _Compiled:
+    started = time.perf_counter()
+    compiled, program = compile_lowered(sampler.lower_prefill(), started)
+    # While prompts are prefilled, the slots and the prompts before them wait beside it.
+    waiting = _bytes_of_a_chip((sampler.slots, sampler.prompts))
+    beside_slots = dataclasses.replace(compiled, peak=compiled.peak + waiting)
+    return _Compiled(memory_of(beside_slots, chip), program)
 
 
 def _collectives(program: Any) -> tuple[dict[str, int], ...]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxmodpo.bench.contender import Contender
 from jaxmodpo.bench.trl_step import (
     Specials,
+    TrlUpdates,
     import_trl,
     prepare_torch,
     settings_of,
@@ -28,24 +29,16 @@ from jaxmodpo.models.roberta_config import RobertaConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrlRewardRun:
-    """How TRL trains: as ours does.
+class TrlRewardRun(TrlUpdates):
+    """How TRL trains a reward model.
 
     Attributes:
         model: a Hugging Face folder with the weights that both begin with.
-        batch_size: pairs in memory at a time.
-        gradient_accumulation: batches of an update.
-        updates: that are timed.
         dropout: whether the model's dropout is on.
-        folder: a temporary one.
     """
 
     model: Path
-    batch_size: int
-    gradient_accumulation: int
-    updates: int
     dropout: bool
-    folder: Path
 
 
 def trl_reward_contenders(
@@ -83,19 +76,10 @@ def _trainer(run: TrlRewardRun, pairs: Examples, tokenizer: Any, recomputes: boo
     torch, transformers, trl, _ = import_trl()
     torch.manual_seed(0)
     arguments = trl.RewardConfig(
-        output_dir=str(run.folder / f"trl-{recomputes}"),
-        per_device_train_batch_size=run.batch_size,
-        gradient_accumulation_steps=run.gradient_accumulation,
-        max_steps=run.updates,
+        **run.arguments(f"trl-{recomputes}"),
         max_length=None,
         disable_dropout=not run.dropout,
         gradient_checkpointing=recomputes,
-        bf16=False,
-        # Whatever is no training is switched off: it would be timed too.
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
     )
     trainer = trl.RewardTrainer(
         _model(run.model),

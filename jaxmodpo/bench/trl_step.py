@@ -24,22 +24,51 @@ from jaxmodpo.models.shapes import settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrlRun:
-    """How TRL trains: as ours does.
+class TrlUpdates:
+    """The updates that a trainer of TRL makes: as ours does.
 
     Attributes:
-        model: the model's shape.
         batch_size: pairs in memory at a time.
         gradient_accumulation: batches of an update.
         updates: that are timed.
         folder: a temporary one.
     """
 
-    model: str
     batch_size: int
     gradient_accumulation: int
     updates: int
     folder: Path
+
+    def arguments(self, folder_name: str) -> dict[str, Any]:
+        """Return what every trainer of TRL is told, by the names of its arguments.
+
+        Args:
+            folder_name: of the trainer's output, within the temporary folder.
+        """
+        torch, _, _, _ = import_trl()
+        return {
+            "output_dir": str(self.folder / folder_name),
+            "per_device_train_batch_size": self.batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation,
+            "max_steps": self.updates,
+            "bf16": False,
+            # Whatever is no training is switched off: it would be timed too.
+            "report_to": [],
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            "use_cpu": not torch.cuda.is_available(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrlRun(TrlUpdates):
+    """How TRL trains a policy.
+
+    Attributes:
+        model: the model's shape.
+    """
+
+    model: str
 
 
 def import_trl() -> tuple[Any, Any, Any, Any]:
@@ -172,17 +201,7 @@ def _trainer(
     torch, transformers, trl, peft = import_trl()
     torch.manual_seed(0)
     arguments = trl.DPOConfig(
-        output_dir=str(run.folder / f"trl-{precomputed}"),
-        per_device_train_batch_size=run.batch_size,
-        gradient_accumulation_steps=run.gradient_accumulation,
-        max_steps=run.updates,
-        precompute_ref_log_probs=precomputed,
-        bf16=False,
-        # Whatever is no training is switched off: it would be timed too.
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        use_cpu=not torch.cuda.is_available(),
+        **run.arguments(f"trl-{precomputed}"), precompute_ref_log_probs=precomputed
     )
     trainer = trl.DPOTrainer(
         _random_model(run.model),

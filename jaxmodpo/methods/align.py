@@ -163,18 +163,8 @@ class PolicyRun:
         self.text.cut.warn()
         check_tokens(int(data.comparisons.replies.tokens.max()), policy.config.vocab_size)
         self._say_prompt()
-        comparisons = data.comparisons
-        question_ids = data.questions
         figures["pairs_with_cut_replies"] = int(data.has_cut_reply.sum())
-        if config.cut_replies == "leave-out" and data.has_cut_reply.any():
-            whole = ~data.has_cut_reply
-            if not whole.any():
-                raise UserError(
-                    "--cut-replies leave-out leaves nothing to train on: every pair holds a reply"
-                    " that its sampler cut; sample longer ones with --max-new-tokens, or keep them"
-                )
-            comparisons = comparisons.subset(whole)
-            question_ids = list(itertools.compress(question_ids, whole))
+        comparisons, question_ids = self._without_cut_replies(data)
         has_reference = isinstance(config, PreferenceTrainingConfig)
         if has_reference:
             comparisons, equal = leave_out_equal_pairs(comparisons)
@@ -217,6 +207,23 @@ class PolicyRun:
             **data.left_out.as_dict(),
             **figures,
         )
+
+    def _without_cut_replies(self, data: TrainingData) -> tuple[Comparisons, list[str]]:
+        """Return the pairs to train on and their questions' ids, as ``--cut-replies`` has it.
+
+        Raises:
+            UserError: every pair holds a cut reply, and those are to be left out.
+        """
+        if self.config.cut_replies != "leave-out" or not data.has_cut_reply.any():
+            return data.comparisons, data.questions
+        whole = ~data.has_cut_reply
+        if not whole.any():
+            raise UserError(
+                "--cut-replies leave-out leaves nothing to train on: every pair holds a reply"
+                " that its sampler cut; sample longer ones with --max-new-tokens, or keep them"
+            )
+        question_ids = list(itertools.compress(data.questions, whole))
+        return data.comparisons.subset(whole), question_ids
 
     def _say_prompt(self) -> None:
         """Say how questions are put where it is the paper's way, which few expect."""

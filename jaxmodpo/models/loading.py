@@ -15,7 +15,7 @@ A model of 14 GB is so loaded by a host with 1 GB to spare.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,16 +78,11 @@ def load_parameters(
     )
     opened = open_files(located.files)
     stored = stored_table(located.present, base_dtype or "float32")
-    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     loaded: dict[str, Array] = {}
     is_finite: dict[str, Array] = {}
     for name, spec in located.present.items():
-        by_name: dict[str, _Target] = {}
-        for array_name, array_spec in _stored_arrays(name, stored, located.present).items():
-            sharding = (shardings or {}).get(array_name, default)
-            array_dtype = array_spec.dtype or dtype
-            target = _Target(array_name, array_spec.shape, array_dtype, sharding)
-            by_name[array_name] = target
+        arrays_of_weight = _stored_arrays(name, stored, located.present)
+        by_name = _targets(arrays_of_weight, dtype, shardings or {})
         targets = tuple(by_name.values())
         # Quantized, the codes have the weight's own shape, and lie as the weight would.
         is_plain = name in by_name
@@ -103,12 +98,17 @@ def load_parameters(
     # The flags are fetched together at the end: each is the outcome of work that was waited for
     # already.
     broken = [key for key, flag in is_finite.items() if not flag]
+    _refuse_broken(folder, broken)
+    return loaded
+
+
+def _refuse_broken(folder: Path, broken: Sequence[str]) -> None:
+    """Refuse a folder with tensors that hold NaN or infinity, by their names in the file."""
     if broken:
         raise UserError(
             f"{folder} holds NaN or infinity, so that nothing computed from it has a meaning:"
             f" {in_one_sentence(broken)}"
         )
-    return loaded
 
 
 class _Target(NamedTuple):
@@ -121,6 +121,24 @@ class _Target(NamedTuple):
     shape: tuple[int, ...]
     dtype: Any
     sharding: Sharding
+
+
+def _targets(
+    specs: Mapping[str, Spec], dtype: Any, shardings: Mapping[str, Sharding]
+) -> dict[str, _Target]:
+    """Return the arrays to fill for one parameter, by name.
+
+    Args:
+        specs: of :func:`_stored_arrays`.
+        dtype: of an array whose row of the table has none of its own.
+        shardings: by name; an array without one goes to the first device.
+    """
+    default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    targets: dict[str, _Target] = {}
+    for name, spec in specs.items():
+        sharding = shardings.get(name, default)
+        targets[name] = _Target(name, spec.shape, spec.dtype or dtype, sharding)
+    return targets
 
 
 def _stored_arrays(name: str, stored: Table, present: Table) -> dict[str, Spec]:

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from jaxmodpo.personas.participant import Participant
 
@@ -27,6 +28,8 @@ _RANDOM_COST = 1e-4
 _NODES = 20_000
 
 Group = tuple[str, str]
+
+_Array = NDArray[np.float64]
 
 
 def groups_of(participant: Participant) -> list[Group]:
@@ -219,6 +222,45 @@ def _test_counts(
     totals = belongs @ np.array(sizes, dtype=float)
     targets = test * totals / sum(sizes)
     minimums = np.where(totals >= 2 * minimum, minimum, 0)
+    is_cell = np.concatenate([np.ones(cell_count), np.zeros(2 * group_count)])
+    # Without random costs the solver would always pick the same one of equally good splits.
+    cell_costs = _RANDOM_COST * generator.random(cell_count)
+    difference_costs = 1 / targets
+    lack_costs = np.full(group_count, _LACKING)
+    cost = np.concatenate([cell_costs, difference_costs, lack_costs])
+    solution = milp(
+        cost,
+        integrality=is_cell,
+        constraints=_constraints(belongs, sizes, totals, targets, minimums, test),
+        options={"node_limit": _NODES, "mip_rel_gap": 1e-9},
+    )
+    # Every number of test personas below the total has a split, so there is always a solution.
+    assert solution.x is not None, solution.message
+    # The solver's numbers are whole up to its tolerance.
+    test_counts = np.round(solution.x[:cell_count])
+    return test_counts.astype(int).tolist()
+
+
+def _constraints(
+    belongs: _Array,
+    sizes: Sequence[int],
+    totals: _Array,
+    targets: _Array,
+    minimums: _Array,
+    test: int,
+) -> tuple[_Array, _Array, _Array]:
+    """Return :func:`_test_counts`' lines: their coefficients, and what they are at least and at
+    most.
+
+    Args:
+        belongs: ``[groups, cells]``, 1 where a cell lies in a group.
+        sizes: members of each cell.
+        totals: members of each group.
+        targets: of them, how many are wanted for testing.
+        minimums: how many of them each of the two sets shall have.
+        test: how many are for testing in all.
+    """
+    group_count, cell_count = belongs.shape
     # The columns of the program are x, then d, then l. Blocks of it, by the columns they stand in:
     same = np.eye(group_count)
     none = np.zeros((group_count, group_count))
@@ -240,19 +282,4 @@ def _test_counts(
     # The right-hand sides of the lines above, in the same order.
     lower = np.concatenate([-no_bound, targets, minimums, -no_bound, no_cells, [test]])
     upper = np.concatenate([targets, no_bound, no_bound, totals - minimums, sizes, [test]])
-    # Without random costs the solver would always pick the same one of equally good splits.
-    cell_costs = _RANDOM_COST * generator.random(cell_count)
-    difference_costs = 1 / targets
-    lack_costs = np.full(group_count, _LACKING)
-    cost = np.concatenate([cell_costs, difference_costs, lack_costs])
-    solution = milp(
-        cost,
-        integrality=only_cells,
-        constraints=(constraints, lower, upper),
-        options={"node_limit": _NODES, "mip_rel_gap": 1e-9},
-    )
-    # Every number of test personas below the total has a split, so there is always a solution.
-    assert solution.x is not None, solution.message
-    # The solver's numbers are whole up to its tolerance.
-    test_counts = np.round(solution.x[:cell_count])
-    return test_counts.astype(int).tolist()
+    return constraints, lower, upper

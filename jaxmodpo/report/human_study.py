@@ -78,21 +78,39 @@ def human_study_blocks(
         examples: texts of its examples; None where the page holds none.
         gallery: keeps the figures.
     """
-    first, second = results.models
     blocks: list[Block] = []
     if results.is_simulated:
         blocks.append(Paragraph(SIMULATED, "note"))
     if not results.judge_is_samples:
         blocks.append(Paragraph(OTHER_JUDGE, "note"))
-    blocks += [
+    blocks += _outcome_blocks(stem, results, gallery)
+    blocks += _agreement_blocks(stem, results, gallery)
+    blocks += _corrected_blocks(stem, results, gallery)
+    blocks += _examples(stem, results, examples)
+    return blocks
+
+
+def _outcome_blocks(stem: str, results: HumanStudyResults, gallery: Gallery) -> list[Block]:
+    """Return who took part and whose replies people preferred."""
+    first, second = results.models
+    answers: list[str] = []
+    for name, findings in results.criteria.items():
+        answers.append(_answer(name, findings, results))
+    return [
         Paragraph(_who_took_part(results)),
-        Listing([_answer(name, findings, results) for name, findings in results.criteria.items()]),
+        Listing(answers),
         gallery.add(
             f"{stem}-shares",
             figures.outcome_shares(results),
             f"Questions by the majority's preference between {first} and {second}, in percent.",
         ),
         shares_table(f"{stem}-outcomes", results),
+    ]
+
+
+def _agreement_blocks(stem: str, results: HumanStudyResults, gallery: Gallery) -> list[Block]:
+    """Return how far people agree with each other, and the judge with them."""
+    return [
         Heading("Do people agree, and does the judge agree with them?"),
         gallery.add(
             f"{stem}-agreement",
@@ -120,6 +138,13 @@ def human_study_blocks(
             " of questions at the foot.",
         ),
         Folded("Accuracy by consensus", [consensus_table(f"{stem}-strength", results)]),
+    ]
+
+
+def _corrected_blocks(stem: str, results: HumanStudyResults, gallery: Gallery) -> list[Block]:
+    """Return the judge's win rates as people's answers correct them."""
+    first, second = results.models
+    return [
         Heading("Win rates, corrected by what people say"),
         gallery.add(
             f"{stem}-corrected",
@@ -131,8 +156,6 @@ def human_study_blocks(
         Paragraph(_CORRECTED, "faint"),
         Folded("The judge against the majority, ties included", [judge_table(stem, results)]),
     ]
-    blocks += _examples(stem, results, examples)
-    return blocks
 
 
 def _who_took_part(results: HumanStudyResults) -> str:
