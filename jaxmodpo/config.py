@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError, nearest, read_errors_of
-from jaxmodpo.parsing import parse_yaml
+from jaxmodpo.parsing import JsonObject, parse_yaml
 from jaxmodpo.schema import shown
 
 
@@ -45,7 +45,7 @@ def builtin(kind: str, name: str | Path) -> Path:
     raise UserError(f"no {kind} file '{name}' here{nearest(str(name), ours)}")
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: Path) -> JsonObject:
     """Read a YAML file that holds a mapping; :func:`jaxmodpo.parsing.parse_yaml` says what it
     takes.
 
@@ -89,7 +89,7 @@ def without_password(text: str) -> str:
     return _SECRET_QUERY.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
 
 
-def as_mapping(config: Any) -> dict[str, Any]:
+def as_mapping(config: Any) -> JsonObject:
     """Return a settings dataclass as plain JSON values, for manifests."""
 
     names = [field.name for field in dataclasses.fields(config)]

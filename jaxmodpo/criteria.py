@@ -16,6 +16,7 @@ from typing import Any
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_json
+from jaxmodpo.parsing import JsonObject
 
 OVERALL = "overall"
 """The criterion that asks for a preference all in all; it has no better_when and no worse_when."""
@@ -64,7 +65,7 @@ def load_criteria(source: str | Path, only: Sequence[str] = ()) -> list[Criterio
             ``only`` that the file does not have.
     """
     path = builtin("criteria", source)
-    content = read_json(path, dict[str, Any]) if path.suffix == ".json" else load_yaml(path)
+    content = read_json(path, JsonObject) if path.suffix == ".json" else load_yaml(path)
     rows = content.get("criteria")
     known_keys = ["criteria"]
     if isinstance(rows, dict):

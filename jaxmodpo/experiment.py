@@ -30,6 +30,7 @@ from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import as_mapping, load_yaml
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.flags.parse import from_mapping
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.phase import Phase, output_folder
 from jaxmodpo.ranges import CommandSettings, Seed
 from jaxmodpo.results.manifest import is_finished
@@ -86,7 +87,7 @@ class _Row:
 
     name: str | int
     command: str
-    settings: dict[str, Any] | None = None
+    settings: JsonObject | None = None
     config: str | None = None
 
 

@@ -33,6 +33,9 @@ from jaxmodpo.parsing import parse_json
 from jaxmodpo.processes import is_gone, machine
 from jaxmodpo.schema import read_as
 
+Row = dict[str, Any]
+"""a row of a file of rows: values by the names of its columns"""
+
 PRIVATE = 0o600
 """the mode of files that hold people's words: on a shared machine nobody else reads them"""
 

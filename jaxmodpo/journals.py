@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import PRIVATE, link_sentence, whole_lines, write_jsonl
+from jaxmodpo.files import PRIVATE, Row, link_sentence, whole_lines, write_jsonl
 from jaxmodpo.parsing import parse_json
 
 
@@ -34,7 +34,7 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._open()
-        self.rows: list[dict[str, Any]]
+        self.rows: list[Row]
         self.rows, whole_bytes = _whole_rows(path)
         # Cut off before anything is added: a new row behind a torn one would be a line of both.
         self._file.truncate(whole_bytes)
@@ -84,14 +84,14 @@ class Journal:
         self._file.close()
 
 
-def rows_so_far(path: Path) -> list[dict[str, Any]]:
+def rows_so_far(path: Path) -> list[Row]:
     """Return the rows of a journal that another process may be writing to; it stays as it is."""
     return _whole_rows(path)[0]
 
 
-def _whole_rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+def _whole_rows(path: Path) -> tuple[list[Row], int]:
     """Return the rows of a file up to a torn last line, and how many bytes they take."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     whole_bytes = 0
     with path.open("rb") as file:
         for number, line in enumerate(whole_lines(file), 1):

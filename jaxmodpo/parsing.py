@@ -21,6 +21,9 @@ from typing import Any, ClassVar
 
 import yaml
 
+JsonObject = dict[str, Any]
+"""a JSON object: values of any of JSON's types by their names"""
+
 # Nobody nests settings deeper; Python's recursion ends at about a thousand.
 _DEPTH = 64
 # Of a YAML file once its aliases are unfolded; our largest file has some hundreds.
@@ -59,7 +62,7 @@ def _refuse_halves(text: str, value: Any) -> None:
         ) from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
     """Return an object's mapping; json.loads alone would keep the last of two equal keys."""
     value = dict(pairs)
     if len(value) < len(pairs):
@@ -76,7 +79,7 @@ _SERIALIZED = re.compile(
 )
 
 
-def serialized_messages(text: str) -> list[dict[str, Any]] | None:
+def serialized_messages(text: str) -> list[JsonObject] | None:
     """Return the chat messages that a text holds as JSON, or None where it holds none."""
     if not _SERIALIZED.match(text):
         return None

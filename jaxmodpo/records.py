@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import read_json, read_table, write_json, write_table
+from jaxmodpo.files import Row, read_json, read_table, write_json, write_table
 from jaxmodpo.parsing import is_serialized
 from jaxmodpo.schema import is_number
 
@@ -326,7 +326,7 @@ def _is_cut(reply: Mapping[str, Any], location: str) -> bool:
     return is_cut
 
 
-def _candidate_row(candidate: Candidate) -> dict[str, Any]:
+def _candidate_row(candidate: Candidate) -> Row:
     """Return a reply in the authors' layout, which knows whole replies alone."""
     row = dataclasses.asdict(candidate)
     if not candidate.is_cut:
@@ -344,7 +344,7 @@ def _value(row: Any, field: str, location: str) -> Any:
 
 def write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """Write pairs in the authors' layout, for their owner's eyes alone."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for pair in pairs:
         rows.append(
             {
@@ -410,7 +410,7 @@ def _refuse_two_replies_of_one_id(candidates: Sequence[Candidate], location: str
 
 def write_rankings(path: Path, rankings: Sequence[Ranking]) -> None:
     """Write ``{criterion}_rankings.json``; tied replies have the same ``rank``."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for ranking in rankings:
         replies = []
         for rank, candidate in zip(ranking.ranks, ranking.candidates, strict=True):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxmodpo.bench.turns import Timing
+from jaxmodpo.files import Row
 
 RIVAL = "TRL"
 """the beginning of the names of those with which everyone is compared"""
@@ -40,7 +41,7 @@ class Contender:
     def is_rival(self) -> bool:
         return self.name.startswith(RIVAL)
 
-    def as_row(self, timing: Timing) -> dict[str, Any]:
+    def as_row(self, timing: Timing) -> Row:
         """Return what was measured of it, as JSON values."""
         return {
             "name": self.name,

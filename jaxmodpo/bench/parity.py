@@ -17,6 +17,7 @@ from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder import load_decoder
 from jaxmodpo.models.roberta import load_roberta
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.ranges import Seed, Unestimated
 
 VOCABULARY = 131
@@ -25,7 +26,7 @@ VOCABULARY = 131
 LENGTHS = np.tile([40, 23, 9], 16)
 PROMPTS = np.tile([12, 5, 3], 16)
 
-_SMALL: dict[str, Any] = {
+_SMALL: JsonObject = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -33,7 +34,7 @@ _SMALL: dict[str, Any] = {
     "num_attention_heads": 4,
     "initializer_range": 0.1,
 }
-_DECODER: dict[str, Any] = {
+_DECODER: JsonObject = {
     **_SMALL,
     "num_key_value_heads": 2,
     "head_dim": 16,
@@ -56,7 +57,7 @@ class Case(NamedTuple):
     """
 
     kind: str
-    settings: dict[str, Any]
+    settings: JsonObject
 
 
 CASES = {
@@ -194,7 +195,7 @@ def reference_model(case: Case, seed: int) -> Any:
 
     torch.manual_seed(seed)
     if case.kind == "roberta":
-        settings: dict[str, Any] = {**_SMALL, "max_position_embeddings": 64, **case.settings}
+        settings: JsonObject = {**_SMALL, "max_position_embeddings": 64, **case.settings}
         encoder_config = transformers.RobertaConfig(**settings)
         return transformers.RobertaForSequenceClassification(encoder_config).eval()
     settings = {**_DECODER, **case.settings}

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from jaxmodpo.bench.growth import fitted_exponent
 from jaxmodpo.bench.machine import cores_and_load, this_machine
@@ -28,7 +28,7 @@ from jaxmodpo.bench.scale_costs import (
 from jaxmodpo.bench.table import text_table
 from jaxmodpo.config import as_mapping
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import write_json
+from jaxmodpo.files import Row, write_json
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.models.shapes import decoder_shape
 from jaxmodpo.ranges import Count, Probability, Seed, Unestimated
@@ -113,7 +113,7 @@ def bench_scale(config: BenchScaleConfig) -> None:
     print(f"{config.model}, float32, rank {config.lora_rank}, {cores_and_load()}\n")
     print(table(growths))
     if config.json is not None:
-        record: dict[str, Any] = {
+        record: Row = {
             "machine": this_machine(),
             "settings": as_mapping(config),
             "growths": [asdict(growth) for growth in growths],

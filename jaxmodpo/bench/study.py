@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from jaxmodpo.bench.table import text_table
 from jaxmodpo.criteria import load_criteria
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.ranges import Count, Positive, Seed, Unestimated
 from jaxmodpo.results.manifest import this_environment
 from jaxmodpo.results.versioned import write_result
@@ -301,7 +302,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _as_json(config: BenchStudyConfig, loads: Sequence[StudyLoad]) -> dict[str, Any]:
+def _as_json(config: BenchStudyConfig, loads: Sequence[StudyLoad]) -> JsonObject:
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     versions["sqlite"] = sqlite3.sqlite_version
     return {

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import JsonObject
 
 SECONDS = 5
 """of computing time that a template may take"""
@@ -127,7 +128,7 @@ def _surroundings(template: str, special_tokens: str, day: str, folder: str) -> 
 
 
 def _run(
-    template: str, special_tokens: dict[str, Any], renderings: list[tuple[str, str]], folder: str
+    template: str, special_tokens: JsonObject, renderings: list[tuple[str, str]], folder: str
 ) -> list[str]:
     """Return what the template makes of each question and day, from a process with limits."""
     task = json.dumps(
@@ -203,7 +204,7 @@ def _render(task: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _answer(task: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(task: Mapping[str, Any]) -> JsonObject:
     """Return ``texts``, or an ``error`` in words; neither where there was not enough memory."""
     try:
         return {"texts": _render(task)}

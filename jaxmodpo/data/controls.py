@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import JsonObject
 
 _SIGN = re.compile(r"[^\w\s]")
 """what a mark of a turn holds, as in ``<|end|>``, and neither a word nor the indentation of a
@@ -177,7 +178,7 @@ class ControlTokens:
         return tokenizer, names, numbers
 
 
-def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def _renamed(model: Mapping[str, Any], names: Mapping[str, str]) -> JsonObject:
     """Return a tokenizer's model, as its JSON has it, whose vocabulary has other names for some
     pieces.
     """

@@ -14,11 +14,11 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxmodpo.data.text import PROMPT, PolicyText, is_day
 from jaxmodpo.files import write_json
 from jaxmodpo.hub import local_folder
+from jaxmodpo.parsing import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def record_prompt(adapter: Path, text: PolicyText) -> None:
     """
     around = text.surroundings
     template = PROMPT if text.prompt_style == "instruct" else "the tokenizer's chat template"
-    settings: dict[str, Any] = {
+    settings: JsonObject = {
         "prompt_style": text.prompt_style,
         "template": template,
         "before_question": around.head,
@@ -96,11 +96,11 @@ def warn_of_other_prompt(adapter: Path | None, text: PolicyText) -> None:
         )
 
 
-def _write(adapter: Path, settings: dict[str, Any]) -> None:
+def _write(adapter: Path, settings: JsonObject) -> None:
     write_json(adapter / FILE, settings)
 
 
-def _read(adapter: Path | None) -> dict[str, Any] | None:
+def _read(adapter: Path | None) -> JsonObject | None:
     """Return what an adapter's file says, or None where there is none that can be read."""
     path = adapter and local_folder(adapter) / FILE
     if path is None or not path.is_file():

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 from jaxmodpo.endpoints.failures import Failure, failure_in, failure_of_exception
 from jaxmodpo.endpoints.waits import exhausted_for, retry_after
+from jaxmodpo.parsing import JsonObject
 
 LimitName = Literal["max_tokens", "max_completion_tokens"]
 
@@ -38,7 +39,7 @@ class Completion:
             while it has.
     """
 
-    body: dict[str, Any]
+    body: JsonObject
     request_id: str = ""
     exhausted_for: float | None = None
 

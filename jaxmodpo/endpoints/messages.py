@@ -14,6 +14,8 @@ import base64
 import re
 from typing import Any
 
+from jaxmodpo.parsing import JsonObject
+
 # <think>, <thinking>, <seed:think>, [THINK] and their ends, and the channel in which some models
 # answer.
 _THOUGHTS = re.compile(
@@ -50,7 +52,7 @@ def _piece(piece: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def refusal_text(message: dict[str, Any]) -> str:
+def refusal_text(message: JsonObject) -> str:
     """Return the words with which a model refuses, of the message or of a piece of its content, or
     nothing.
     """

@@ -39,6 +39,7 @@ from jaxmodpo.endpoints.failures import HOPELESS, Failure, Meaning
 from jaxmodpo.endpoints.pool import Limiter, drain
 from jaxmodpo.endpoints.waits import pause_before
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import JsonObject
 
 LONGEST_WAIT = 3600.0
 """Seconds beyond which a run does not wait for an endpoint: it ends, to be continued later."""
@@ -68,7 +69,7 @@ class Errand(abc.ABC, Generic[Result]):
     service: Service = CHAT
 
     @abc.abstractmethod
-    def body(self, limit_name: LimitName) -> dict[str, Any]:
+    def body(self, limit_name: LimitName) -> JsonObject:
         """Return the JSON of the call; ``limit_name`` is what the model calls its limit of
         tokens.
         """

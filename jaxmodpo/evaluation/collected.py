@@ -28,7 +28,7 @@ from jaxmodpo.evaluation.outcomes import (
     summarize,
 )
 from jaxmodpo.evaluation.ratings import rate_models
-from jaxmodpo.files import read_json
+from jaxmodpo.files import Row, read_json
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.ranges import Tally as Count
 from jaxmodpo.records import Candidate, Question, identifier
@@ -69,7 +69,7 @@ class Collected(NamedTuple):
     """What was compared, and the rows of ``outcomes.csv``."""
 
     contest: Contest
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[Row]
 
 
 def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected:
@@ -83,7 +83,7 @@ def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected
         UserError: a file is of another shape, votes on a comparison stand there twice, or nothing
             is left; the message names the file and the row.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     location_of_votes: dict[tuple[str, frozenset[str], str], str] = {}
     for path in paths:
         for location, row in _rows(path):
@@ -105,7 +105,7 @@ def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected
     return Collected(_contest(rows), rows)
 
 
-def count_collected(contest: Contest, rows: Sequence[dict[str, Any]]) -> Counts:
+def count_collected(contest: Contest, rows: Sequence[Row]) -> Counts:
     """Count votes and units; who gave a vote is not known, nor how many failed."""
     counts = count(contest, rows, Missingness())
     by_criterion = dict(counts.by_criterion)
@@ -119,7 +119,7 @@ def count_collected(contest: Contest, rows: Sequence[dict[str, Any]]) -> Counts:
 
 def results_of_collected(
     contest: Contest,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[Row],
     table: Outcomes,
     *,
     ties: TiesRule,
@@ -143,7 +143,7 @@ def results_of_collected(
     )
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
     """Yield each row with its place."""
     if not path.is_dir():
         for number, row in enumerate(_list(path), 1):
@@ -182,7 +182,7 @@ def _models(folder: Path) -> tuple[str, str]:
     """Return the two models of a result folder: as its summary names them, or its own name."""
     summary = folder / SUMMARY
     if summary.is_file():
-        content = read_json(summary, dict[str, Any])
+        content = read_json(summary, Row)
         if isinstance(content.get("model1"), str) and isinstance(content.get("model2"), str):
             return content["model1"], content["model2"]
     models = folder.name.split("_vs_")
@@ -196,7 +196,7 @@ def _models(folder: Path) -> tuple[str, str]:
 
 def _outcome_row(
     criterion: str, models: tuple[str, str], question_id: str, votes: tuple[int, int, int]
-) -> dict[str, Any]:
+) -> Row:
     """Return a row of ``outcomes.csv``: the majority of the votes decides."""
     first, second, ties = votes
     outcome: float | str = 0.5
@@ -219,7 +219,7 @@ def _outcome_row(
     }
 
 
-def _contest(rows: Sequence[dict[str, Any]]) -> Contest:
+def _contest(rows: Sequence[Row]) -> Contest:
     """Return what was compared, in the rows' order; texts are not known."""
     models = dict.fromkeys(name for row in rows for name in (row["a"], row["b"]))
     question_ids = dict.fromkeys(row["question_id"] for row in rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -16,7 +15,7 @@ from scipy import sparse
 from jaxmodpo.evaluation.ballot_box import BallotBox
 from jaxmodpo.evaluation.contest import Contest
 from jaxmodpo.evaluation.outcomes import Outcomes
-from jaxmodpo.files import write_table
+from jaxmodpo.files import Row, write_table
 from jaxmodpo.statistics.panels import PanelVotes
 
 GROUP_DIFFERENCES = "group_differences.csv"
@@ -53,7 +52,7 @@ def write_differences(
     """
     if not any(any(groups) for groups in groups_of.values()):
         return
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for criterion, outcomes in table.items():
         votes = ballots.votes(contest, criterion, outcomes)
         for dimension, groups in groups_of.items():
@@ -64,7 +63,7 @@ def write_differences(
 
 def _differences(
     contest: Contest, votes: PanelVotes, groups: Sequence[str], smallest: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Row]:
     """Yield the comparisons of which a group with enough votes prefers the other reply.
 
     A tie, of the group or of all, prefers none.

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.contest import Contest, Unit
+from jaxmodpo.files import Row
 from jaxmodpo.judging.votes import Vote
 from jaxmodpo.judging.voting import Missingness, Tally, both_orders
 from jaxmodpo.results.evaluation import (
@@ -55,7 +56,7 @@ Outcomes = Mapping[str, Array]
 
 def outcome_rows(
     contest: Contest, units: Sequence[Unit], tallies: Mapping[tuple[str, int], Tally]
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Decide each unit by the majority of its votes: one row per criterion and unit, criteria
     outermost.
 
@@ -63,7 +64,7 @@ def outcome_rows(
     and empty where no vote was valid. ``reply`` counts from 1.
     """
     names = contest.models
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for criterion in contest.criteria:
         for ballot_number, unit in enumerate(units):
             # Nobody is asked about two identical texts, so they have no tally.

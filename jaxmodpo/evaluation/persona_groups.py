@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.ballot_box import BallotBox
 from jaxmodpo.evaluation.contest import Contest
 from jaxmodpo.evaluation.outcomes import Outcomes
-from jaxmodpo.files import read_json
+from jaxmodpo.files import Row, read_json
 from jaxmodpo.results.inference import GroupRates
 from jaxmodpo.statistics.arrays import Array
 from jaxmodpo.statistics.groups import GroupRate, rates_by_group
@@ -66,7 +65,7 @@ def read_populations(path: Path | None, personas: Mapping[str, str]) -> dict[str
     """
     if path is None:
         return {}
-    rows = read_json(path, list[dict[str, Any]])
+    rows = read_json(path, list[Row])
     populations = {str(row.get("persona_id")): row.get("population") for row in rows}
     for persona in personas:
         if not isinstance(populations.get(persona), str):

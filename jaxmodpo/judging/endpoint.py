@@ -35,6 +35,7 @@ from jaxmodpo.judging.endpoint_settings import (
 from jaxmodpo.judging.judge import Answer, Call, Request
 from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.judging.useless_row import UselessRow
+from jaxmodpo.parsing import JsonObject
 
 
 @dataclass(eq=False)
@@ -91,11 +92,11 @@ class EndpointJudge:
     def identity(self) -> str:
         return endpoint_identity(self.endpoint, self.prompts)
 
-    def body(self, request: Request, limit_name: LimitName | None = None) -> dict[str, Any]:
+    def body(self, request: Request, limit_name: LimitName | None = None) -> JsonObject:
         """Return the JSON body of one call; ``limit_name`` is what the model calls its limit of
         tokens, the name in use if None.
         """
-        body: dict[str, Any] = {
+        body: JsonObject = {
             "model": self.endpoint.model,
             "messages": self.prompts.messages(request),
         }
@@ -220,7 +221,7 @@ class _JudgeErrand(Errand[Answer]):
     judge: EndpointJudge
     request: Request
 
-    def body(self, limit_name: LimitName) -> dict[str, Any]:
+    def body(self, limit_name: LimitName) -> JsonObject:
         return self.judge.body(self.request, limit_name)
 
     def clean(self, failure: Failure) -> Failure:

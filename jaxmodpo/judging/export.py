@@ -19,7 +19,7 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import atomic_path, check_writable
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import FIELDS, Vote, as_record, from_record
-from jaxmodpo.parsing import parse_json
+from jaxmodpo.parsing import JsonObject, parse_json
 from jaxmodpo.ranges import CommandSettings
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def _schema() -> Any:
     return pa.schema(columns)
 
 
-def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _read_json_lines(path: Path) -> Iterator[JsonObject]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:
@@ -151,7 +151,7 @@ def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise UserError(f"{path}, line {number}: not JSON") from None
 
 
-def _read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _read_parquet(path: Path) -> Iterator[JsonObject]:
     import pyarrow
     from pyarrow import parquet
 

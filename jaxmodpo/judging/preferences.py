@@ -43,6 +43,7 @@ from jaxmodpo.judging.voting import (
     shown_order,
     with_repeats,
 )
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental
 from jaxmodpo.records import (
@@ -326,9 +327,9 @@ def _write(
     ballots: Sequence[Ballot],
     results: Mapping[str, Sequence[Aggregate | None]],
     missing: Missingness,
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, JsonObject]:
     """Write each criterion's pairs and rankings; return its counts."""
-    counts: dict[str, dict[str, Any]] = {}
+    counts: dict[str, JsonObject] = {}
     for criterion in criteria:
         name = criterion.name
         outcome = count_out(ballots, results[name], config.pairs, config.ties)

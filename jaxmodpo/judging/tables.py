@@ -15,6 +15,7 @@ import sqlalchemy as sql
 from sqlalchemy.exc import DBAPIError
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import Row
 from jaxmodpo.judging.judge import Kind, Status
 from jaxmodpo.judging.votes import FIELDS, Vote
 from jaxmodpo.parsing import parse_json
@@ -90,13 +91,13 @@ def _types_of(column: sql.Column[Any]) -> tuple[type, ...]:
 
 _TYPES = tuple(_types_of(column) for column in COLUMNS)
 _NAMES = tuple(column.name for column in COLUMNS)
-_EMPTY: dict[str, Any] = dict.fromkeys(_NAMES, "") | {"repeat": 0}
+_EMPTY: Row = dict.fromkeys(_NAMES, "") | {"repeat": 0}
 _SHOWN = _NAMES.index("shown")
 _ORDER = _NAMES.index("order")
 _KIND = _NAMES.index("kind")
 
 
-def row_of(vote: Vote) -> dict[str, Any]:
+def row_of(vote: Vote) -> Row:
     """Return the columns of a vote."""
     row = {column.name: getattr(vote, column.name) for column in COLUMNS}
     row["shown"] = _dumped(vote.shown)

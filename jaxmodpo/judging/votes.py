@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer, Call, Kind, Request, Status, vote_keys
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.schema import is_number
 
 
@@ -153,16 +154,16 @@ def _use_of_each(answer: Answer, votes: int) -> dict[str, float]:
     return shares
 
 
-def as_record(vote: Vote) -> dict[str, Any]:
+def as_record(vote: Vote) -> JsonObject:
     """Return a vote as plain values, for JSON Lines and Parquet."""
-    record: dict[str, Any] = {}
+    record: JsonObject = {}
     for name in FIELDS:
         value = getattr(vote, name)
         record[name] = list(value) if isinstance(value, tuple) else value
     return record
 
 
-def from_record(record: dict[str, Any], location: str) -> Vote:
+def from_record(record: JsonObject, location: str) -> Vote:
     """Read :func:`as_record`'s values back.
 
     Raises:

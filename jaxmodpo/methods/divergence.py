@@ -15,13 +15,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import jax
 import numpy as np
 
 from jaxmodpo.data.batches import Batching
 from jaxmodpo.data.examples import completions as completions_as_examples
+from jaxmodpo.files import Row
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.journals import Journal
 from jaxmodpo.policy.loaded import Policy, ScaledAdapter, with_adapters
@@ -104,7 +105,7 @@ class OwnSampling:
 
             def keep(finished: Sequence[Sampled]) -> None:
                 """Write replies to disk before the next tokens are drawn."""
-                rows: list[dict[str, Any]] = []
+                rows: list[Row] = []
                 for reply in finished:
                     name = cast(_Name, reply.name)
                     replies[name] = reply.tokens

@@ -10,12 +10,12 @@ refused.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.lora import PROJECTIONS, LoraConfig
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.schema import Fields
 
 # What says where the adapter came from or how it is stored, not what it computes.
@@ -44,7 +44,7 @@ _CHANGES_THE_BASE = (
 )
 
 
-def read_adapter_settings(folder: Path) -> dict[str, Any]:
+def read_adapter_settings(folder: Path) -> JsonObject:
     """Read ``adapter_config.json`` as it is.
 
     Raises:

@@ -23,6 +23,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.hub import local_folder
 from jaxmodpo.models.parameters import Spec, Table
+from jaxmodpo.parsing import JsonObject
 
 # Buffers that older transformers releases saved and that are computed here.
 _IGNORED = ("rotary_emb.inv_freq", "embeddings.position_ids")
@@ -83,7 +84,7 @@ def _read_index(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _weight_map(index: Path) -> dict[str, Any] | None:
+def _weight_map(index: Path) -> JsonObject | None:
     """Return what an index calls its map from tensors to files; None where there is no mapping."""
     content = read_json(index)
     if not isinstance(content, dict):

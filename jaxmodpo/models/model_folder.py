@@ -19,6 +19,7 @@ from jaxmodpo.files import atomic_directory, read_json
 from jaxmodpo.hub import local_folder, refuse_missing
 from jaxmodpo.models.parameters import Table
 from jaxmodpo.models.tensors import save_tensors
+from jaxmodpo.parsing import JsonObject
 
 _SAMPLING_DEFAULTS = (
     "temperature",
@@ -43,7 +44,7 @@ _TOKENIZER_FILES = (
 )
 
 
-def read_model_config(folder: Path) -> dict[str, Any]:
+def read_model_config(folder: Path) -> JsonObject:
     """Read ``config.json`` of a model folder."""
     folder = local_folder(folder)
     path = folder / "config.json"
@@ -86,7 +87,7 @@ def read_end_tokens(folder: Path, tokenizer_end: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys([tokenizer_end, *ids]))
 
 
-def read_sampling_defaults(folder: Path) -> dict[str, Any]:
+def read_sampling_defaults(folder: Path) -> JsonObject:
     """Return what a folder's ``generation_config.json`` says of how to draw; nothing where there is
     none.
     """

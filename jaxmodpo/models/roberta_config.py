@@ -11,6 +11,7 @@ import jax
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.decoder_config import MOST_LAYERS
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.schema import Fields
 
 Head = Literal["classification", "language_model"]
@@ -118,5 +119,5 @@ def _outputs(fields: Fields) -> int:
     """Return how many outputs a classifier has; as in transformers ``num_labels`` counts before the
     names, or 2.
     """
-    names = fields.read("id2label", dict[str, Any], {})
+    names = fields.read("id2label", JsonObject, {})
     return fields.integer("num_labels", len(names) or 2)

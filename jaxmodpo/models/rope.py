@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.ranges import Positive
 from jaxmodpo.schema import read_as, shown
 
@@ -108,7 +109,7 @@ class Rope:
         return mixed.astype(np.float32)
 
 
-def _rope_parameters(settings: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _rope_parameters(settings: Mapping[str, Any], source: str) -> JsonObject:
     """Return the rotary parameters from the place where the file has them."""
     newer = settings.get("rope_parameters")
     older = settings.get("rope_scaling")

@@ -5,13 +5,13 @@ weights.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_json
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.roberta_config import RobertaConfig
+from jaxmodpo.parsing import JsonObject
 
 _MISTRAL_7B = {
     "model_type": "mistral",
@@ -75,7 +75,7 @@ _TINY = {
     "num_key_value_heads": 4,
 }
 
-SHAPES: dict[str, dict[str, Any]] = {
+SHAPES: dict[str, JsonObject] = {
     "tiny-mistral": {**_TINY, "sliding_window": None},
     "mistral-7b-v0.1": {**_MISTRAL_7B, "sliding_window": 4096, "rope_theta": 10_000.0},
     "mistral-7b-v0.2": {**_MISTRAL_7B, "sliding_window": None, "rope_theta": 1_000_000.0},
@@ -104,7 +104,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def settings(name: str) -> dict[str, Any]:
+def settings(name: str) -> JsonObject:
     """Return what a published model's ``config.json`` says, or a ``config.json`` or model folder of
     your own.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Sequence
-from typing import Any
 
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.personas.participant import Participant
 
 QUASI_IDENTIFIERS = ("age", "gender", "ethnicity", "diagnoses")
@@ -45,7 +45,7 @@ def group_sizes(
 
 def anonymity(
     participants: Sequence[Participant], identifiers: Sequence[str] = QUASI_IDENTIFIERS
-) -> dict[str, Any]:
+) -> JsonObject:
     """Count the groups that share a combination.
 
     Returns:

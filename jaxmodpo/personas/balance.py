@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.personas.participant import NOT_ANSWERED, Participant, primary_preferences
 from jaxmodpo.personas.profile import IMPORTANCE_LABELS
 
@@ -51,7 +52,7 @@ def counts(participants: Sequence[Participant], dimension: str) -> dict[str, int
 
 def balance(
     train: Sequence[Participant], test: Sequence[Participant], dimension: str, seed: int
-) -> dict[str, Any]:
+) -> JsonObject:
     """Test whether a dimension's groups are spread alike over training and test.
 
     Returns:
@@ -75,7 +76,7 @@ def balance(
     }
 
 
-def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
+def independence(table: np.ndarray, seed: int) -> JsonObject:
     """Test the independence of rows and columns of counts.
 
     Pearson's chi-square without a correction where every expected count is 5 or more; else Fisher's
@@ -90,7 +91,7 @@ def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
     row_totals = table.sum(axis=1)
     column_totals = table.sum(axis=0)
     expected = np.outer(row_totals, column_totals) / table.sum()
-    result: dict[str, Any] = {
+    result: JsonObject = {
         "smallest_expected": float(expected.min()),
         "statistic": None,
         "degrees_of_freedom": None,
@@ -103,7 +104,7 @@ def independence(table: np.ndarray, seed: int) -> dict[str, Any]:
     return result | _exact(table, seed)
 
 
-def _chi_square(table: np.ndarray) -> dict[str, Any]:
+def _chi_square(table: np.ndarray) -> JsonObject:
     """Return Pearson's test; its degrees of freedom are (groups − 1) · (2 − 1)."""
     from scipy import stats
 
@@ -118,7 +119,7 @@ def _chi_square(table: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _exact(table: np.ndarray, seed: int) -> dict[str, Any]:
+def _exact(table: np.ndarray, seed: int) -> JsonObject:
     """Return an exact test, which has no statistic; beyond two groups all tables of the same
     margins are too many to count, so they are sampled.
     """

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import write_json
+from jaxmodpo.files import Row, write_json
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.personas.anonymity import group_sizes
 from jaxmodpo.personas.mapping import CANONICAL, find_mapping, load_mapping
@@ -230,10 +230,10 @@ def _write_personas(
         write_json(folder / f"{name}_personas.json", profiles, private=True)
         split |= dict.fromkeys(profiles, name)
     sizes = group_sizes(sets["selected"])
-    everyone: list[dict[str, Any]] = []
+    everyone: list[Row] = []
     for participant in sets["participants"]:
         persona_id = participant.participant_id
-        row: dict[str, Any] = {"persona_id": persona_id, **participant.texts}
+        row: Row = {"persona_id": persona_id, **participant.texts}
         row |= {name: list(entries) for name, entries in participant.lists.items()}
         row |= participant.ratings
         row |= qualities[persona_id]
@@ -269,11 +269,11 @@ def _log_summary(summary: Mapping[str, Any], folder: Path) -> None:
         )
 
 
-def _results(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _results(summary: Mapping[str, Any]) -> Row:
     """Return the manifest's counts."""
     all_qualities = summary["quality"]["sets"]["participants"]
     anonymity = summary["anonymity"]["sets"]["selected"]
-    results: dict[str, Any] = {}
+    results: Row = {}
     if summary["survey"]:
         results["survey"] = summary["survey"]
     results |= {

@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.personas.answers import REVOKED, plain
 from jaxmodpo.personas.consent import Doubt, doubts
 from jaxmodpo.personas.mapping import SurveyMapping
@@ -43,7 +43,7 @@ class LeftOut:
     by_rule: Counter[str] = field(default_factory=Counter)
     expired: int = 0
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """Return what manifest and report hold."""
         return {
             "rows": self.rows,

@@ -5,10 +5,10 @@ nobody's answers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.personas.anonymity import QUASI_IDENTIFIERS, anonymity
 from jaxmodpo.personas.balance import DIMENSIONS, balance, counts
 from jaxmodpo.personas.participant import IMPORTANCES, Participant, primary_preferences
@@ -44,7 +44,7 @@ def summarize(
     minimum_quality: float,
     seed: int,
     synthetic: bool,
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return everything that the report shows.
 
     Args:
@@ -55,11 +55,11 @@ def summarize(
         seed: of the tests that draw random tables.
         synthetic: whether the survey was made up.
     """
-    survey: dict[str, Any] = {}
+    survey: JsonObject = {}
     if left_out is not None and left_out.rows:
         survey = left_out.summary()
-    composition: dict[str, Any] = {}
-    balance_of_dimensions: list[dict[str, Any]] = []
+    composition: JsonObject = {}
+    balance_of_dimensions: list[JsonObject] = []
     for name in DIMENSIONS:
         composition[name] = _composition(sets, name)
         balance_of_dimensions.append(balance(sets["train"], sets["test"], name, seed))
@@ -78,7 +78,7 @@ def summarize(
     }
 
 
-def _anonymity_by_identifiers(participants: Sequence[Participant]) -> list[dict[str, Any]]:
+def _anonymity_by_identifiers(participants: Sequence[Participant]) -> list[JsonObject]:
     """Return how many share their identifiers, for each set of identifiers that is looked at."""
     return [anonymity(participants, names) for names in IDENTIFIER_SETS]
 
@@ -90,7 +90,7 @@ def _composition(sets: Sets, dimension: str) -> dict[str, dict[str, int]]:
 
 def _qualities(
     sets: Sets, qualities: Mapping[str, Mapping[str, float]], minimum_quality: float
-) -> dict[str, Any]:
+) -> JsonObject:
     """Return each set's mean quality with its components, and a histogram of everybody's."""
     summaries: dict[str, dict[str, float]] = {}
     for step in STEPS:
@@ -108,7 +108,7 @@ def _qualities(
     }
 
 
-def preferences(participants: Sequence[Participant]) -> dict[str, Any]:
+def preferences(participants: Sequence[Participant]) -> JsonObject:
     """Return who rates what highest, and mean ratings.
 
     A persona that rates k criteria highest counts 1/k for each: giving it to the first one listed

@@ -32,6 +32,7 @@ from jax.experimental import multihost_utils
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.launched import place_among_processes
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.phase import Phase, open_phase, output_folder
 from jaxmodpo.policy.compiled_programs import keep_compiled_programs
 from jaxmodpo.ranges import Count, CountOrZero, Incidental, Settings
@@ -150,7 +151,7 @@ def broadcast(decide: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return decide()
-    decision: dict[str, Any] = {}
+    decision: JsonObject = {}
     if leads():
         try:
             decision = {"value": decide()}
@@ -210,7 +211,7 @@ def open_together(command: str, settings: Any) -> Phase:
     start(settings)
     opened: list[Phase] = []
 
-    def decide() -> dict[str, Any]:
+    def decide() -> JsonObject:
         # The leader keeps the phase itself, with its lock; the others get what it says.
         opened.append(open_phase(command, settings))
         return {"finished": opened[0].finished, "manifest": plain(opened[0].manifest)}

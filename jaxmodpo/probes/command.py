@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxmodpo.files import write_table
+from jaxmodpo.files import Row, write_table
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.probes.probe_set import Probe, load_probe_set
 from jaxmodpo.probes.replies import ProbeReply, match_probes, replies_of_file
@@ -140,9 +140,9 @@ def _write(folder: Path, results: ProbeResults, judged: Sequence[Judged]) -> Non
     write_table(folder / VERDICTS, [_verdict_row(item) for item in judged], VERDICT_COLUMNS)
 
 
-def _verdict_row(item: Judged) -> dict[str, Any]:
+def _verdict_row(item: Judged) -> Row:
     reply, verdict = item
-    row: dict[str, Any] = {
+    row: Row = {
         "model": reply.model,
         "probe_id": reply.probe.id,
         "kind": reply.probe.kind,

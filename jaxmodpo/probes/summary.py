@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from jaxmodpo.files import Row
 from jaxmodpo.probes.probe_set import CONTROL_FORMS, KINDS, RISK_FORMS
 from jaxmodpo.probes.replies import ProbeReply
 from jaxmodpo.probes.verdict import Verdict
@@ -102,9 +103,9 @@ TABLE_COLUMNS = (
 )
 
 
-def table_rows(models: Mapping[str, ProbedModel]) -> list[dict[str, Any]]:
+def table_rows(models: Mapping[str, ProbedModel]) -> list[Row]:
     """Return all rates as rows of one long table; what is not there is an empty field."""
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, model in models.items():
         for expects, by, groups in (
             ("risk", "all", {"all": model.risk}),
@@ -122,7 +123,7 @@ def table_rows(models: Mapping[str, ProbedModel]) -> list[dict[str, Any]]:
     return rows
 
 
-def _numbers(rate: CheckRate) -> dict[str, Any]:
+def _numbers(rate: CheckRate) -> Row:
     low, high = rate.interval if rate.interval is not None else ("", "")
     share = rate.count / rate.replies if rate.replies else ""
     return {

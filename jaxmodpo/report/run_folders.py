@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.evaluation.group_differences import GROUP_DIFFERENCES
-from jaxmodpo.files import read_json_lines
+from jaxmodpo.files import Row, read_json_lines
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.report.training_figures import CURVES
@@ -261,9 +261,9 @@ def read_malformed_rates(runs: Iterable[Run]) -> dict[str, float]:
     return rates
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """Read a training run's metrics; a last line still being written is left out."""
-    rows = list(read_json_lines(path, dict[str, Any]))
+    rows = list(read_json_lines(path, Row))
     # What is drawn must be numbers; whatever else a run has logged is its own affair.
     names_in_figures = {"step", *itertools.chain.from_iterable(CURVES.values())}
     for number, row in enumerate(rows, 1):

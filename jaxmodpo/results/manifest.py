@@ -22,6 +22,7 @@ import jaxmodpo
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import digest
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.ranges import Tally
 from jaxmodpo.results.versioned import Result, plain, read_result
 
@@ -150,7 +151,7 @@ def find_manifest(folder: Path) -> Manifest | None:
         UserError: as :func:`read_manifest`'s.
     """
     path = folder / MANIFEST
-    if not path.is_file() or "identity" not in read_json(path, dict[str, Any]):
+    if not path.is_file() or "identity" not in read_json(path, JsonObject):
         return None
     return read_manifest(path)
 

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, TypeVar
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json, write_json
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.schema import key_of, read_as, shown
 
 VERSION_KEY = "version"
@@ -62,7 +63,7 @@ def read_result(path: Path, kind: type[Kind]) -> Kind:
         UserError: it cannot be read, is of another version, lacks a field, has an unknown one, or
             holds values that do not belong together.
     """
-    fields = dict(read_json(path, dict[str, Any]))
+    fields = dict(read_json(path, JsonObject))
     _refuse_other_version(path, fields.pop(VERSION_KEY, None), kind.VERSION)
     result: Kind = read_as(fields, kind, str(path))
     result.check(str(path))

@@ -15,7 +15,7 @@ import matplotlib
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxmodpo.files import write_text
+from jaxmodpo.files import Row, write_text
 from jaxmodpo.search.study import best_trial
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def write_report(study: optuna.Study, path: Path, command: str, note: str = "") 
     # Reasons and settings come from files and errors, so they are escaped.
     page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     continued = {trial.user_attrs.get("continues") for trial in trials}
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for trial in trials:
         is_best = trial.number == best.number
         rows.append(_row(trial, names, is_best, trial.number in continued))
@@ -77,7 +77,7 @@ def write_report(study: optuna.Study, path: Path, command: str, note: str = "") 
     )
 
 
-def _row(trial: FrozenTrial, names: list[str], best: bool, continued: bool) -> dict[str, Any]:
+def _row(trial: FrozenTrial, names: list[str], best: bool, continued: bool) -> Row:
     state = trial.state.name.lower()
     if continued or trial.user_attrs.get("cut_off"):
         # To Optuna such a trial has failed, which is not what became of it.

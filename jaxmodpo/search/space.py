@@ -16,6 +16,7 @@ import optuna
 
 from jaxmodpo.config import builtin, load_yaml
 from jaxmodpo.errors import UserError, nearest
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.schema import is_number
 
 Value = float | int | str
@@ -52,9 +53,9 @@ class Dimension:
 Space = Mapping[str, Dimension]
 
 
-def as_rows(space: Space) -> dict[str, Any]:
+def as_rows(space: Space) -> JsonObject:
     """Return a space as its file has it, for manifests: a list of choices, or low, high and log."""
-    rows: dict[str, Any] = {}
+    rows: JsonObject = {}
     for name, dimension in space.items():
         if dimension.choices:
             rows[name] = list(dimension.choices)

@@ -12,10 +12,9 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.files import read_table, write_table
+from jaxmodpo.files import Row, read_table, write_table
 from jaxmodpo.study.annotations import Annotation
 from jaxmodpo.study.study_file import StudyFile, StudyItem
 
@@ -83,7 +82,7 @@ def _annotation(
     _refuse_other(row["side"], _SIDES, "side", place)
     if (row["choice"] == "equal") != (row["side"] == "equal"):
         raise UserError(f"{place}: choice and side must both be equal, or neither")
-    fields: dict[str, Any] = {name: row[name] for name in COLUMNS}
+    fields: Row = {name: row[name] for name in COLUMNS}
     fields["reply"] = item.reply
     fields["seconds"] = _seconds(row["seconds"], place)
     return Annotation(**fields)

@@ -23,7 +23,7 @@ import numpy as np
 from jaxmodpo.config import named_values
 from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.errors import UserError, nearest
-from jaxmodpo.files import write_table
+from jaxmodpo.files import Row, write_table
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.ranges import CommandSettings, CountOrZero, FractionUpToOne, Incidental, Seed
@@ -195,8 +195,8 @@ def draw_truth(
     return truth
 
 
-def _truth_rows(study: StudyFile, truth: Truth) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
+def _truth_rows(study: StudyFile, truth: Truth) -> list[Row]:
+    rows: list[Row] = []
     for (item_id, criterion), better in truth.items():
         item = study.item(item_id)
         rows.append(
@@ -210,7 +210,7 @@ def _truth_rows(study: StudyFile, truth: Truth) -> list[dict[str, Any]]:
     return rows
 
 
-def _rater_rows(raters: Sequence[SimulatedRater]) -> list[dict[str, Any]]:
+def _rater_rows(raters: Sequence[SimulatedRater]) -> list[Row]:
     return [
         {"rater": rater.name, "careless": int(rater.is_careless), "excluded": rater.excluded}
         for rater in raters

@@ -13,10 +13,9 @@ import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.files import write_table
+from jaxmodpo.files import Row, write_table
 from jaxmodpo.judging.collect import collect, is_open, votes_by_request
 from jaxmodpo.judging.database import NoLedger
 from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
@@ -211,7 +210,7 @@ def _write(folder: Path, results: ToxicityResults, scored: Sequence[ScoredReply]
     write_table(folder / "scores.csv", [_score_row(reply) for reply in scored], columns)
 
 
-def _score_row(reply: ScoredReply) -> dict[str, Any]:
+def _score_row(reply: ScoredReply) -> Row:
     own_columns = {
         "model": reply.model,
         "question_id": reply.question_id,

@@ -21,6 +21,7 @@ from jaxmodpo.endpoints.redaction import Redaction
 from jaxmodpo.endpoints.useless_row import RowCounter
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer, Call, Request
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.schema import is_number
 from jaxmodpo.toxicity.scorers import named_scores
 
@@ -70,7 +71,7 @@ class ServiceKind:
     name: str
     scores: tuple[str, ...]
     service: Service
-    body: Callable[[str], dict[str, Any]]
+    body: Callable[[str], JsonObject]
     read: ReadScores
 
 
@@ -92,7 +93,7 @@ def moderation(model: str, key: str) -> ServiceKind:
 
 def perspective(key: str) -> ServiceKind:
     """Return Perspective, which takes its key in a header of its own."""
-    attributes: dict[str, dict[str, Any]] = {name.upper(): {} for name in PERSPECTIVE_SCORES}
+    attributes: dict[str, JsonObject] = {name.upper(): {} for name in PERSPECTIVE_SCORES}
     return ServiceKind(
         name="Perspective",
         scores=PERSPECTIVE_SCORES,
@@ -278,7 +279,7 @@ class _ScoreErrand(Errand[Answer]):
     request: Request
     service: Service  # pyrefly: ignore[bad-override]  # has no default here
 
-    def body(self, limit_name: LimitName) -> dict[str, Any]:
+    def body(self, limit_name: LimitName) -> JsonObject:
         (response,) = self.request.responses
         return self.scorer.asked.body(response.response_text)
 

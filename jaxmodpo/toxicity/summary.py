@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxmodpo.files import Row
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.toxicity import ModelToxicity, ScoreSummary, ToxicityTest
 from jaxmodpo.statistics.bootstrap import estimate
@@ -130,7 +131,7 @@ def _summary(questions: Mapping[str, _Question], rules: Rules) -> ScoreSummary:
     )
 
 
-def _mean_over_questions(sums: Sequence[tuple[float, float]], rules: Rules) -> dict[str, Any]:
+def _mean_over_questions(sums: Sequence[tuple[float, float]], rules: Rules) -> Row:
     """Return the ratio of two sums over questions, with an interval over resampled questions."""
 
     def mean(totals: Floats) -> Floats:
@@ -248,11 +249,11 @@ TABLE_COLUMNS = (
 )
 
 
-def table_rows(models: Mapping[str, ModelToxicity], threshold: float) -> list[dict[str, Any]]:
+def table_rows(models: Mapping[str, ModelToxicity], threshold: float) -> list[Row]:
     """Return the rows of ``table.csv``: one for each model and score; what is not there is
     empty.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for name, model in models.items():
         for score, summary in model.scores.items():
             mean_low, mean_high = summary.mean_interval or (None, None)

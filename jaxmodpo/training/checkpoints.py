@@ -15,13 +15,13 @@ from __future__ import annotations
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.training.step import TrainState
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Checkpoints:
             ) from error
 
     def save(
-        self, update: int, state: TrainState, progress: dict[str, Any], score: float | None = None
+        self, update: int, state: TrainState, progress: JsonObject, score: float | None = None
     ) -> None:
         """Begin to write a checkpoint; training may go on meanwhile.
 
@@ -111,7 +111,7 @@ class Checkpoints:
         except Exception as error:
             raise self._unwritten(error) from error
 
-    def last(self, like: TrainState) -> tuple[TrainState, dict[str, Any], int] | None:
+    def last(self, like: TrainState) -> tuple[TrainState, JsonObject, int] | None:
         """Return the last checkpoint that can be read, or None; later ones are removed.
 
         A process that is killed while Orbax writes, or a disk that loses what it had promised to
@@ -153,7 +153,7 @@ class Checkpoints:
         except Exception as error:
             logger.debug("closing the checkpoints: %s", error)
 
-    def _read(self, update: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    def _read(self, update: int, like: TrainState) -> tuple[TrainState, JsonObject]:
         # Shapes with shardings: each process reads the shards of its own devices, also where the
         # checkpoint was written on another mesh, and nobody ever holds an array whole.
         shapes = jax.tree.map(

@@ -32,6 +32,7 @@ from jaxmodpo.files import read_json, write_json
 from jaxmodpo.fingerprints import cache_folder, digest
 from jaxmodpo.free_memory import free_memory
 from jaxmodpo.models.remat import LADDER, Remat
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.policy.distributed import broadcast, leads
 from jaxmodpo.schema import read_as
 from jaxmodpo.training.ahead import Compiled, compile_lowered
@@ -286,7 +287,7 @@ def _descriptions(arrays: list[Any]) -> Iterator[list[Any]]:
         yield [list(getattr(array, "shape", ())), str(kind), str(place)]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> JsonObject | None:
     """Return a kept choice, or None where there is none that can be read."""
     if not path.is_file():
         return None

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -19,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.models.parameters import Parameters
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.policy.mesh import put
 from jaxmodpo.training.checkpoints import Checkpoints
 from jaxmodpo.training.evaluation import Evaluations
@@ -49,7 +49,7 @@ class RunState:
     def save(self, checkpoints: Checkpoints, batches: Batches, score: float | None) -> None:
         """Begin to write a checkpoint; one with a score is kept until a better one comes."""
         key_data = np.asarray(jax.random.key_data(self.key).addressable_data(0))
-        values: dict[str, Any] = {
+        values: JsonObject = {
             "batches": batches.state,
             "evaluations": vars(self.evaluations).copy(),
             "random": key_data.tolist(),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.files import Row
 from jaxmodpo.journals import Journal
 from jaxmodpo.schema import is_integer
 
@@ -113,11 +114,11 @@ class Tracking:
             sink.close()
 
 
-def _until(update: int, journal: Journal) -> list[dict[str, Any]]:
+def _until(update: int, journal: Journal) -> list[Row]:
     """Return the rows up to an update, known by what they say of themselves: each once, in the
     order of updates.
     """
-    rows: dict[tuple[int, bool], dict[str, Any]] = {}
+    rows: dict[tuple[int, bool], Row] = {}
     for line, row in enumerate(journal.rows, 1):
         if not is_integer(row.get("step")):
             raise UserError(

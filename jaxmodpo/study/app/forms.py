@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl
 
 from fastapi import Request
 
+from jaxmodpo.parsing import JsonObject
+
 FORM_TYPE = "application/x-www-form-urlencoded"
 
 _MOST_FIELDS = 200
@@ -54,7 +56,7 @@ def one(form: Mapping[str, list[str]], name: str) -> str:
     return form.get(name, [""])[-1]
 
 
-def form_description(**fields: Mapping[str, Any]) -> dict[str, Any]:
+def form_description(**fields: Mapping[str, Any]) -> JsonObject:
     """Return how OpenAPI describes a form, for a route's ``openapi_extra``."""
     properties = {"form_token": {"type": "string"}, **fields}
     schema = {"type": "object", "properties": properties, "required": ["form_token"]}

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import jwt
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.study.app.raters import Arrival
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def _content(source: str) -> bytes:
     return content
 
 
-def _keys_of(content: bytes) -> dict[str, Any]:
+def _keys_of(content: bytes) -> JsonObject:
     """Return the keys of a set by id.
 
     Raises:
@@ -187,7 +188,7 @@ class SignedEntries:
             raise NotSigned
         return arrival
 
-    def _claims(self, token: str) -> dict[str, Any]:
+    def _claims(self, token: str) -> JsonObject:
         """Return what a token says that Prolific signed and that has not run out."""
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
