@@ -11,7 +11,6 @@ Sequences have no prompt: every position counts, for all contenders.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxmodpo.bench.machine import cores
 from jaxmodpo.errors import UserError
 from jaxmodpo.losses import dpo_loss, joint_dpo_loss, modpo_loss, sft_loss
 from jaxmodpo.models.logps import chunked_token_logps
@@ -191,7 +191,7 @@ def import_trl() -> tuple[Any, Callable[..., Any]]:
 def _prepare_trl(task: LossTask) -> Callable[[], np.ndarray]:
     """Prepare what TRL's trainers do between the model's last states and their loss."""
     torch, selective_log_softmax = import_trl()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     hidden, unembedding, targets = (torch.from_numpy(array) for array in task.inputs())
     hidden.requires_grad_(True)
 

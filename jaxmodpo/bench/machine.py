@@ -29,7 +29,10 @@ def this_machine(*libraries: str) -> dict[str, Any]:
 
 def cores() -> int:
     """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    # Where a system cannot bind a process to processors, it may use all of them.
+    return os.cpu_count() or 1
 
 
 def cores_and_load() -> str:

@@ -17,12 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmodpo import __version__
+from jaxmodpo.bench.machine import cores
 from jaxmodpo.bench.random_model import random_base
 from jaxmodpo.bench.reply_lengths import END, START, counting_down
 from jaxmodpo.bench.sample_generate import generates, import_torch
 from jaxmodpo.bench.sample_settings import BenchSampleConfig
 from jaxmodpo.bench.table import text_table
-from jaxmodpo.bench.timed_samplers import Speed, TimedSampler, fastest_rounds, threads
+from jaxmodpo.bench.timed_samplers import Speed, TimedSampler, fastest_rounds
 from jaxmodpo.data.reference_lengths import reference_lengths
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder import parameter_table
@@ -102,7 +103,7 @@ def _own_settings(
         "temperature": config.temperature,
         "top-p": config.top_p,
         "max new tokens": longest,
-        "threads": threads(),
+        "threads": cores(),
         "device": policy.mesh.devices.flat[0].device_kind,
     }
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxmodpo.bench.machine import cores
 from jaxmodpo.bench.reply_lengths import END
 from jaxmodpo.bench.sample_settings import BenchSampleConfig
-from jaxmodpo.bench.timed_samplers import Speed, TimedSampler, threads
+from jaxmodpo.bench.timed_samplers import Speed, TimedSampler
 from jaxmodpo.errors import UserError
 
 
@@ -32,7 +33,7 @@ def generates(
     samples of each as here.
     """
     torch, transformers = import_torch()
-    torch.set_num_threads(threads())
+    torch.set_num_threads(cores())
     transformers.utils.logging.set_verbosity_error()
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
@@ -71,7 +72,7 @@ def _settings_of_generate(
         "temperature": config.temperature,
         "top-p": config.top_p,
         "max new tokens": longest,
-        "threads": torch.get_numthreads(),
+        "threads": torch.get_num_threads(),
         "device": str(model.device),
     }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import os
 import random
 import sqlite3
 import sys
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxmodpo.bench.judge import text_of_words
+from jaxmodpo.bench.machine import cores
 from jaxmodpo.bench.study_server import served
 from jaxmodpo.bench.study_walk import Answer, Pacing, WalkRecord, walk_all
 from jaxmodpo.bench.table import text_table
@@ -286,7 +286,7 @@ def described(loads: Sequence[StudyLoad], raters: int) -> str:
                 "" if cpu is None or not load.requests else f"{1000 * cpu / load.requests:.1f}",
             ]
         )
-    lines = [f"{raters:,} raters at once, {_cores()} processors", "", text_table(heads, rows)]
+    lines = [f"{raters:,} raters at once, {cores()} processors", "", text_table(heads, rows)]
     for load in loads:
         for error, count in load.record.errors.most_common():
             lines.append(f"pauses of 0–{load.longest_pause:g} s: {error}, {count:,} times")
@@ -298,15 +298,11 @@ def _in_words(seconds: Sequence[float]) -> str:
     return " / ".join("–" if value is None else f"{value:.0f}" for value in values)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _as_json(config: BenchStudyConfig, loads: Sequence[StudyLoad]) -> JsonObject:
     versions = {name: importlib.metadata.version(name) for name in _LIBRARIES}
     versions["sqlite"] = sqlite3.sqlite_version
     return {
-        "machine": asdict(this_environment()) | {"cores": _cores()},
+        "machine": asdict(this_environment()) | {"cores": cores()},
         "versions": versions,
         "raters": config.raters,
         "seconds": config.seconds,

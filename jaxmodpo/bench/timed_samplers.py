@@ -8,7 +8,6 @@ speed.tokens_per_second
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -76,8 +75,3 @@ def fastest_rounds(samplers: Sequence[TimedSampler], rounds: int) -> list[Speed]
             if best is None or speed.seconds < best.seconds:
                 fastest[sampler.name] = speed
     return [fastest[sampler.name] for sampler in samplers]
-
-
-def threads() -> int:
-    """Return the processors that this process may use, of which either sampler takes all."""
-    return len(os.sched_getaffinity(0))

@@ -141,10 +141,23 @@ def test_sampling_is_timed_with_what_the_sampler_was_given(capsys):
     assert row["programs"] == 2
 
 
-def test_sampling_is_timed_without_an_adapter_as_generate_has_none(capsys):
+@pytest.mark.slow(seconds=20)
+def test_generate_is_timed_beside_the_sampler_which_has_no_adapter_then_either(capsys):
+    pytest.importorskip("torch")
     small = BenchSampleConfig(
-        replies=4, samples=2, batch_size=4, rounds=1, length_share=0.02, lora_rank=0, json=True
+        replies=4,
+        samples=2,
+        batch_size=4,
+        rounds=1,
+        length_share=0.02,
+        lora_rank=0,
+        against="generate",
+        generate_batches=(4,),
+        json=True,
     )
     bench_sample(small)
-    (row,) = json.loads(capsys.readouterr().out)
-    assert row["settings"]["adapter"] == "none" and row["tokens"] > 0
+    ours, generate = json.loads(capsys.readouterr().out)
+    assert generate["name"] == "generate, batches of 4"
+    for row in (ours, generate):
+        assert row["settings"]["adapter"] == "none" and row["tokens"] > 0
+        assert row["settings"]["threads"] == len(os.sched_getaffinity(0))
