@@ -18,6 +18,7 @@ from jaxmodpo.commands import COMMANDS, FAMILIES, load, members
 from jaxmodpo.flags.parse import parse
 
 README = Path(__file__).parent.parent / "README.md"
+DOCS = README.parent / "docs"
 
 
 def called(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -196,19 +197,34 @@ def test_an_unknown_flag_is_exit_code_2_without_a_traceback():
     assert "--output-dir" in done.stdout + done.stderr and "Traceback" not in done.stderr
 
 
-def test_every_command_of_the_readme_is_understood():
-    shell = "\n".join(re.findall(r"```sh\n(.*?)```", README.read_text(), re.DOTALL)).replace(
-        "\\\n", " "
-    )
-    commands = [shlex.split(line.strip(), comments=True) for line in shell.splitlines()]
-    ours = [words[1:] for words in commands if words and words[0] == "jaxmodpo"]
-    assert {"questions", "personas", "preferences", "reward", "align", "evaluate"} <= {
-        words[0] for words in ours
-    }
-    for words in ours:
+def commands_shown_in(page: Path) -> list[list[str]]:
+    """Return the words of every command that a page shows whole."""
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    commands: list[list[str]] = []
+    for line in lines:
+        words = shlex.split(line.strip(), comments=True)
+        # Without the file of --config, what it would hold is missing.
+        if words and words[0] == "jaxmodpo" and not {"…", "--config"} & set(words):
+            commands.append(words[1:])
+    return commands
+
+
+# docs/extending.md adds a command of its own, which another test runs.
+PAGES = [README, *sorted(path for path in DOCS.glob("*.md") if path.name != "extending.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_shows_is_understood(page: Path):
+    for words in commands_shown_in(page):
         name, rest = split_command(words)
         settings, _ = load(name)
         assert isinstance(parse(settings, rest, name), settings)
+
+
+def test_the_readme_shows_the_whole_flow():
+    shown = {words[0] for words in commands_shown_in(README)}
+    assert {"questions", "personas", "preferences", "reward", "align", "evaluate"} <= shown
 
 
 @pytest.mark.parametrize(("devices", "expected"), [([], "cpu"), (["/dev/accel0"], None)])
