@@ -52,8 +52,16 @@ def read_errors_of(path: Path) -> Iterator[None]:
         ) from error
 
 
+_MOST_NAMES = 20
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean X?"`` for the closest of ``known``, or the list of them all."""
+    """Return ``"; did you mean X?"`` for the closest of ``known``, or a list of them."""
     names = sorted(map(str, known))
     matches = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean '{matches[0]}'?" if matches else f"; known: {', '.join(names)}"
+    if matches:
+        return f"; did you mean '{matches[0]}'?"
+    # A sentence of a hundred names is no sentence any more.
+    listed = names[:_MOST_NAMES]
+    others = len(names) - len(listed)
+    return f"; known: {', '.join(listed)}" + (f" and {others} others" if others else "")

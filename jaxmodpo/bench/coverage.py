@@ -61,7 +61,7 @@ class BenchCoverageConfig(Unestimated, help_group="measurement"):
     bootstrap: Count = 400
     """How many times each of them is resampled."""
     seed: Seed = 11
-    """Of the simulated questions, personas and votes."""
+    """Seed of the simulated questions, personas and votes."""
 
 
 def bench_coverage(config: BenchCoverageConfig) -> None:

@@ -85,7 +85,8 @@ class StudySimulateConfig(CommandSettings, help_group="world"):
     reliability: FractionUpToOne = 0.75
     """The probability that a careful rater who prefers a reply prefers the better one."""
     reliability_of: tuple[str, ...] = ()
-    """The same of single criteria, CRITERION=PROBABILITY each, as in safety=0.65."""
+    """Reliability by single criteria, in place of --reliability: CRITERION=PROBABILITY each, as in
+    safety=0.65."""
     tie_rate: FractionUpToOne = 0.1
     """The probability that a rater finds two replies equal."""
     judge_accuracy: FractionUpToOne = 0.75
