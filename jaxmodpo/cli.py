@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in _HELP:
         print(overview())
         return
-    if arguments[0] in FAMILIES and (len(arguments) == 1 or arguments[1] in _HELP):
+    asks_for_help = len(arguments) == 1 or arguments[1] in _HELP
+    if arguments[0] in FAMILIES and asks_for_help:
         print(overview_of(arguments[0]))
         return
     if arguments[0] == "--version":
@@ -201,7 +202,8 @@ def _open_streams() -> None:
     """Open the standard streams that the shell closed, on nothing: a file opened later would take
     their numbers.
     """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+    streams = [("stdin", "r"), ("stdout", "w"), ("stderr", "w")]
+    for number, (name, mode) in enumerate(streams):
         try:
             os.fstat(number)
         except OSError:

@@ -366,11 +366,12 @@ COMMANDS: Mapping[str, Command] = {
 
 def members(family: str) -> dict[str, Command]:
     """Return the commands of a family by their second words; none where there is no such family."""
-    return {
-        name.partition(" ")[2]: command
-        for name, command in COMMANDS.items()
-        if name.startswith(f"{family} ")
-    }
+    commands: dict[str, Command] = {}
+    for name, command in COMMANDS.items():
+        first_word, _, member = name.partition(" ")
+        if first_word == family and member:
+            commands[member] = command
+    return commands
 
 
 def load(name: str) -> tuple[type, object]:

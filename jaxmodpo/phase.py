@@ -239,9 +239,8 @@ def _is_claimed(directory: Path, manifest: Manifest, held: FolderLock | Held) ->
     """
     # Hidden files claim nothing: locks, what a kill left of a file, and journals of other hosts,
     # whose rows say themselves of which settings they are.
-    has_files = any(
-        path.name != MANIFEST and not path.name.startswith(".") for path in directory.iterdir()
-    )
+    names = {path.name for path in directory.iterdir()} - {MANIFEST}
+    has_files = not all(name.startswith(".") for name in names)
     return manifest.is_finished or has_files or isinstance(held, Held)
 
 

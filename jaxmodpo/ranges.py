@@ -124,9 +124,8 @@ class Settings:
                 paths[field.name] = value
             elif isinstance(value, tuple):
                 listed_paths = [path for path in value if isinstance(path, Path)]
-                paths |= {
-                    f"{field.name} {number}": path for number, path in enumerate(listed_paths, 1)
-                }
+                for number, path in enumerate(listed_paths, 1):
+                    paths[f"{field.name} {number}"] = path
         return paths
 
     def recorded(self) -> Settings:

@@ -226,11 +226,12 @@ def write_responses(path: Path, responses: Sequence[Response]) -> None:
     """
     rows = [dataclasses.asdict(response) for response in responses]
     always = ["question_id", "question_text", "response_id", "response_text"]
-    columns = [
-        field.name
-        for field in dataclasses.fields(Response)
-        if field.name in always or any(row[field.name] not in ("", None) for row in rows)
-    ]
+    columns: list[str] = []
+    for field in dataclasses.fields(Response):
+        values = {row[field.name] for row in rows}
+        is_known_of_some = bool(values - {"", None})
+        if field.name in always or is_known_of_some:
+            columns.append(field.name)
     write_table(path, rows, columns)
 
 

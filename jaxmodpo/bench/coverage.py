@@ -70,7 +70,9 @@ def bench_coverage(config: BenchCoverageConfig) -> None:
     rows: list[list[str]] = []
     for world in WORLDS:
         shares = coverage(world, config.draws, config.bootstrap, config.seed)
-        rows.append([*map(str, world), *(f"{share:.0%}" for share in shares)])
+        world_cells = [str(value) for value in world]
+        share_cells = [f"{share:.0%}" for share in shares]
+        rows.append(world_cells + share_cells)
     print(text_table(_HEADS, rows))
 
 
@@ -78,8 +80,11 @@ def draw(world: World, random: np.random.Generator) -> np.ndarray:
     """Draw new questions, new personas and their votes: ``[questions, personas]`` of ±1."""
     by_question = random.normal(0, world.question_deviation, world.questions)
     by_persona = random.normal(0, world.persona_deviation, world.personas)
-    probability = norm.cdf(world.mean + by_question[:, None] + by_persona[None, :])
-    return np.where(random.random(probability.shape) < probability, 1, -1)
+    # A probit model: question and persona each shift how likely the first model is to win.
+    leaning = world.mean + by_question[:, None] + by_persona[None, :]
+    probability = norm.cdf(leaning)
+    draws = random.random(probability.shape)
+    return np.where(draws < probability, 1, -1)
 
 
 def panel_votes(verdicts: np.ndarray) -> PanelVotes:

@@ -220,7 +220,8 @@ def _their_completions(logits: np.ndarray, tokens: np.ndarray, real: np.ndarray)
     shifted = rows - rows.max(-1, keepdims=True)
     logps = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     # A position's logits are about the token after it.
-    target_logps = np.take_along_axis(logps[:, :-1], tokens[:, 1:, None], -1)[..., 0]
+    targets = tokens[:, 1:, None]
+    target_logps = np.take_along_axis(logps[:, :-1], targets, -1)[..., 0]
     positions = np.arange(1, tokens.shape[1])
     in_completion = (positions >= PROMPTS[:, None]) & (positions < LENGTHS[:, None])
     return np.where(in_completion, target_logps, 0).sum(1)

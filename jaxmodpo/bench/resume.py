@@ -232,7 +232,8 @@ def _life(flags: list[str], log: Path) -> None:
 def _latest_update(run: Path) -> int:
     """Return the last update that a run has logged; 0 where it has logged none."""
     try:
-        return int(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["step"])
+        lines = (run / "metrics.jsonl").read_text().splitlines()
+        return int(json.loads(lines[-1])["step"])
     except (OSError, IndexError, ValueError):
         return 0
 

@@ -308,18 +308,20 @@ def _as_json(config: BenchStudyConfig, loads: Sequence[StudyLoad]) -> JsonObject
         "seconds": config.seconds,
         "items": config.items,
         "seed": config.seed,
-        "loads": [
-            {
-                "longest_pause": load.longest_pause,
-                "acknowledged": len(load.record.acknowledged),
-                "stored": load.stored,
-                "errors": dict(load.record.errors),
-                "requests": load.requests,
-                "answer_ms": percentiles(load.record.answering),
-                "next_page_ms": percentiles(load.record.turning),
-                "link_ms": percentiles(load.record.opening),
-                "server_cpu_seconds": load.cpu_seconds,
-            }
-            for load in loads
-        ],
+        "loads": [_load_as_json(load) for load in loads],
+    }
+
+
+def _load_as_json(load: StudyLoad) -> JsonObject:
+    record = load.record
+    return {
+        "longest_pause": load.longest_pause,
+        "acknowledged": len(record.acknowledged),
+        "stored": load.stored,
+        "errors": dict(record.errors),
+        "requests": load.requests,
+        "answer_ms": percentiles(record.answering),
+        "next_page_ms": percentiles(record.turning),
+        "link_ms": percentiles(record.opening),
+        "server_cpu_seconds": load.cpu_seconds,
     }

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table whose columns line up."""
-    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    widths: list[int] = []
+    for cells_of_column in zip(header, *rows, strict=True):
+        widths.append(max(map(len, cells_of_column)))
+    rule = ["-" * width for width in widths]
+    lines = [_line(cells, widths) for cells in (header, rule, *rows)]
+    return "\n".join(lines)
 
-    def line(cells: Sequence[str]) -> str:
-        return (
-            "| "
-            + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-            + " |"
-        )
 
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    return f"| {' | '.join(padded)} |"

@@ -5,6 +5,7 @@ benchmarks.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -26,11 +27,15 @@ def reference_examples(
     """
     generator = np.random.default_rng(seed)
     prompts, lengths = reference_lengths(count, generator, share, replies)
-    longest = -(-int(lengths.max()) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
+    multiples = math.ceil(lengths.max() / LENGTH_MULTIPLE)
+    longest = multiples * LENGTH_MULTIPLE
     tokens = generator.integers(3, vocab_size, (count, replies, longest), dtype=np.int32)
     positions = np.arange(longest)
-    tokens = np.where(positions < prompts[..., None], tokens[:, :1], tokens)
-    tokens[positions >= lengths[..., None]] = 0
+    # All replies to a question have the first one's prompt.
+    in_prompt = positions < prompts[..., None]
+    tokens = np.where(in_prompt, tokens[:, :1], tokens)
+    is_padding = positions >= lengths[..., None]
+    tokens[is_padding] = 0
     return Examples(tokens, prompts, lengths, {})
 
 
@@ -40,8 +45,10 @@ def reference_lengths(
     """Draw the tokens of prompts and of whole sequences, ``[count, replies]`` int32 each; see
     :func:`reference_examples`.
     """
-    prompts = np.minimum(20 + generator.lognormal(np.log(40), 0.8, count), 512)
-    completions = np.clip(generator.lognormal(np.log(300), 0.35, (count, replies)), 60, 512)
+    posts = generator.lognormal(np.log(40), 0.8, count)
+    prompts = np.minimum(20 + posts, 512)
+    completions = generator.lognormal(np.log(300), 0.35, (count, replies))
+    completions = np.clip(completions, 60, 512)
     prompt_tokens = _scaled(prompts, share)
     completion_tokens = _scaled(completions, share)
     # All replies to a question answer one prompt.
@@ -57,7 +64,9 @@ def _scaled(lengths: np.ndarray, share: float) -> np.ndarray:
 def full_examples(count: int, length: int, sequences: int = 2) -> Examples:
     """Return examples whose every sequence has ``length`` tokens, a quarter of them prompt."""
     lengths = np.full((count, sequences), length, np.int32)
-    return Examples(np.zeros((count, sequences, length), np.int32), lengths // 4, lengths, {})
+    tokens = np.zeros((count, sequences, length), np.int32)
+    prompts = lengths // 4
+    return Examples(tokens, prompts, lengths, {})
 
 
 def every_pair(replies: int) -> np.ndarray:

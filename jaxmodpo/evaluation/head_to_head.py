@@ -193,10 +193,13 @@ class EvaluateConfig(JudgeConfig, CommandSettings, help_group="votes"):
         units = min(estimator.rows(path) for path in files)
         personas = self.personas_per_question or estimator.rows(self.personas)
         criteria = load_criteria(self.criteria, self.only)
-        requests = units * math.comb(len(files), 2) * personas * (2 if self.both_orders else 1)
-        requests = round(requests * (1 + self.repeat_share))
+        pairs_of_models = math.comb(len(files), 2)
+        orders = 2 if self.both_orders else 1
+        distinct_requests = units * pairs_of_models * personas * orders
+        requests = round(distinct_requests * (1 + self.repeat_share))
         calls = groups(criteria, self.criteria_per_call)
-        cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * requests * len(criteria))
+        votes = requests * len(criteria)
+        cost = Cost(judge_calls=requests * len(calls), disk=VOTE_BYTES * votes)
         criteria_per_call = round(len(criteria) / len(calls))
         pay_judge(cost, self, "compare", 2, criteria_per_call, self.allow_ties)
         return cost
@@ -359,12 +362,14 @@ def _plan(
     def asked() -> Iterator[Request]:
         return with_repeats(requests(config, contest, units), config.repeat_share, config.seed)
 
-    voters = sum(
-        len(contest.voters[contest.questions[u.question].question_id])
-        for u in units
-        if not u.identical
-    )
-    votes = voters * len(contest.criteria) * (2 if config.both_orders else 1)
+    voters = 0
+    for unit in units:
+        # Nobody is asked to choose between two replies that are the same.
+        if not unit.identical:
+            question = contest.questions[unit.question]
+            voters += len(contest.voters[question.question_id])
+    orders = 2 if config.both_orders else 1
+    votes = voters * len(contest.criteria) * orders
     return asked, round(votes * (1 + config.repeat_share))
 
 

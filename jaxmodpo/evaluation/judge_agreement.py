@@ -116,7 +116,8 @@ def _majorities(ballots: VoteTable, unit: Numbers) -> _Numbered:
     rank_sums = add_up(unit_index, ballots.ranks, len(units))
     # All responses of a unit have the same number of votes, so sums compare as means do. The rank
     # of a response is how many others have a lower sum.
-    ranks = (rank_sums[:, :, None] > rank_sums[:, None, :]).sum(axis=2)
+    has_lower_sum = rank_sums[:, :, None] > rank_sums[:, None, :]
+    ranks = has_lower_sum.sum(axis=2)
     majorities = replace(ballots.where(first_row), ranks=ranks.astype(np.uint8))
     return _Numbered(majorities, units)
 

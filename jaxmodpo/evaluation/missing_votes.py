@@ -80,7 +80,10 @@ def _by_criterion(
 def _tally(values: Numbers, names: Sequence[str]) -> dict[str, int]:
     """Count values by their names."""
     numbers, counts = np.unique(values, return_counts=True)
-    return {names[int(n)]: int(count) for n, count in zip(numbers, counts, strict=True)}
+    tally: dict[str, int] = {}
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        tally[names[number]] = count
+    return tally
 
 
 def _affected(values: Numbers, failed: Numbers, names: Sequence[str]) -> list[Row]:

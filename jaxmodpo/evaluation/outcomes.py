@@ -265,7 +265,9 @@ def summarize(
 def interval_of(low: ArrayLike, high: ArrayLike) -> Interval:
     """Return an interval; None where there is none."""
     ends = np.array([low, high], dtype=np.float64)
-    return (float(ends[0]), float(ends[1])) if np.isfinite(ends).all() else None
+    if not np.isfinite(ends).all():
+        return None
+    return (float(ends[0]), float(ends[1]))
 
 
 def count_judged(contest: Contest, table: Outcomes) -> int:
@@ -278,11 +280,12 @@ def count_judged(contest: Contest, table: Outcomes) -> int:
 
 def incomplete_comparisons(contest: Contest, table: Outcomes) -> tuple[ComparisonJudged, ...]:
     """Return the comparisons that lack a valid outcome on some question, and how many they have."""
-    return tuple(
-        ComparisonJudged(criterion=criterion, a=a, b=b, judged=int(judged.sum()))
-        for criterion, a, b, judged in _judged_questions(contest, table)
-        if not judged.all()
-    )
+    incomplete: list[ComparisonJudged] = []
+    for criterion, a, b, judged in _judged_questions(contest, table):
+        if not judged.all():
+            questions = int(judged.sum())
+            incomplete.append(ComparisonJudged(criterion=criterion, a=a, b=b, judged=questions))
+    return tuple(incomplete)
 
 
 def _judged_questions(

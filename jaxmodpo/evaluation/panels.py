@@ -110,12 +110,12 @@ def _intervals(
     for (i, name), (j, opponent) in itertools.permutations(enumerate(names), 2):
         pairwise[name][opponent] = interval_of(pairs.low[i, j], pairs.high[i, j])
         between[name][opponent] = interval_of(low[i, j], high[i, j])
+    of_models: dict[str, Interval] = {}
+    for number, name in enumerate(names):
+        of_models[name] = interval_of(models.low[number], models.high[number])
     return PanelIntervals(
         personas=personas,
-        models={
-            name: interval_of(models.low[number], models.high[number])
-            for number, name in enumerate(names)
-        },
+        models=of_models,
         pairwise=pairwise,
         differences=between,
     )

@@ -56,8 +56,11 @@ def _verdict_ranks(votes: VoteTable, voter_index: Numbers, voters: int) -> Numbe
     tie.
     """
     # 1 for the first response, −1 for the second, 0 for a tie.
-    preferred = np.sign(votes.ranks[:, 1].astype(int) - votes.ranks[:, 0])
-    sums = add_up(voter_index, np.stack([preferred, np.ones_like(preferred)], axis=1), voters)
+    # Ranks are unsigned, so a difference would wrap around below zero.
+    lead_of_first = votes.ranks[:, 1].astype(int) - votes.ranks[:, 0]
+    preferred = np.sign(lead_of_first)
+    ones = np.ones_like(preferred)
+    sums = add_up(voter_index, np.stack([preferred, ones], axis=1), voters)
     balance, vote_count = sums.T
     # A response wins where every vote is for it; the other then has rank 1.
     second_won = balance == -vote_count

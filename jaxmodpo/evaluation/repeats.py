@@ -55,4 +55,5 @@ def _pairs_alike(group: Numbers, value: Numbers) -> Array:
     cells, rows = np.unique(group_and_value, return_counts=True)
     pairs = rows * (rows - 1) / 2
     group_of_cell = cells // len(distinct_values)
-    return add_up(group_of_cell, pairs[:, None], int(group.max()) + 1)[:, 0]
+    groups = int(group.max()) + 1
+    return add_up(group_of_cell, pairs[:, None], groups)[:, 0]

@@ -176,8 +176,10 @@ def _key_bytes(keys: Sequence[str]) -> bytes:
         as_bytes = bytes.fromhex("".join(keys))
     except ValueError:
         as_bytes = b""
-    # Blanks between digits count for nothing, so that the length tells of them too.
-    if len(as_bytes) == 16 * len(keys) and set(map(len, keys)) == {32}:
+    # Millions of keys are converted at once. ``fromhex`` passes over blanks between digits, so
+    # that keys of the right lengths may still be something else: the bytes are counted too.
+    key_lengths = set(map(len, keys))
+    if key_lengths == {32} and len(as_bytes) == 16 * len(keys):
         return as_bytes
     return b"".join(map(_bytes_of_key, keys))
 

@@ -32,7 +32,8 @@ def settings_by_box(settings: type) -> dict[str, list[str]]:
     A positional setting is in the box of required ones, though tyro shows it above all boxes.
     """
     groups = groups_of(settings)
-    boxes: dict[str, list[str]] = {box: [] for box in (REQUIRED, *GROUP_NAMES, UNGROUPED)}
+    all_boxes = (REQUIRED, *GROUP_NAMES, UNGROUPED)
+    boxes: dict[str, list[str]] = {box: [] for box in all_boxes}
     for field in dataclasses.fields(settings):
         box = REQUIRED if is_required(field) else groups.get(field.name, UNGROUPED)
         boxes[box].append(field.name)

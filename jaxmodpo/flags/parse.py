@@ -174,4 +174,5 @@ def _setting_among(hints: Mapping[str, Any], flag: str) -> str | None:
 
 def _is_list(hint: Any) -> bool:
     """Return whether a setting takes any number of values: ``tuple[X, ...]``."""
-    return typing.get_origin(hint) is tuple and typing.get_args(hint)[-1:] == (Ellipsis,)
+    is_tuple = typing.get_origin(hint) is tuple
+    return is_tuple and typing.get_args(hint)[-1:] == (Ellipsis,)

@@ -139,7 +139,8 @@ class OwnSampling:
         )
         # The same keys for every model: two models that agree give equal replies, so that what
         # differs between them is not the luck of the draw.
-        keys = list(jax.random.split(jax.random.key(self.seed), len(self.prompts)))
+        run_key = jax.random.key(self.seed)
+        keys = list(jax.random.split(run_key, len(self.prompts)))
         asks: list[Ask] = []
         for name in missing:
             prompt = self.prompts[name.number]

@@ -191,10 +191,9 @@ def joint(config: JointConfig, phase: Phase, session: Session | None = None) -> 
     run = PolicyRun.begin(config, phase, session)
     left_out = LeftOut()
     with run.startup.part("data"):
-        pair_sets = {
-            name: load_pairs(file, config.pairs_per_question, left_out)
-            for name, file in config.files().items()
-        }
+        pair_sets: dict[str, list[Pair]] = {}
+        for name, file in config.files().items():
+            pair_sets[name] = load_pairs(file, config.pairs_per_question, left_out)
         aligned = align_pairs(pair_sets)
     aligned.log()
     run.train(

@@ -239,12 +239,13 @@ def describe(margins: np.ndarray) -> dict[str, Any]:
     rejected.
     """
     values = np.asarray(margins, np.float64)
+    # A margin of 0 agrees with nothing and opposes nothing.
+    agreement = np.where(values == 0, 0.5, values > 0)
     return {
         "margin_mean": float(values.mean()),
         "margin_std": float(values.std()),
-        "margin_quantiles": [float(q) for q in np.percentile(values, QUANTILES)],
-        # A margin of 0 agrees with nothing and opposes nothing.
-        "agrees_with_primary": float(((values > 0) + 0.5 * (values == 0)).mean()),
+        "margin_quantiles": np.percentile(values, QUANTILES).tolist(),
+        "agrees_with_primary": float(agreement.mean()),
         "correlation_with_primary": _uncentered(values, np.ones_like(values)),
     }
 
@@ -255,7 +256,9 @@ def _uncentered(first: np.ndarray, second: np.ndarray) -> float:
     second = np.asarray(second, np.float64)
     # Taken in both orders, each quantity has the mean 0: nothing is subtracted.
     scale = np.sqrt(np.mean(first**2) * np.mean(second**2))
-    return float(np.mean(first * second) / scale) if scale > 0 else 0.0
+    if not scale > 0:
+        return 0.0
+    return float(np.mean(first * second) / scale)
 
 
 def _verdict(correlation: float) -> str:

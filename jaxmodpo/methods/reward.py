@@ -128,10 +128,10 @@ def _train_model(
 def _placed(model: Roberta, shape: RobertaConfig, mesh: Mesh) -> Parameters:
     """Return a model's parameters, on the mesh."""
     shardings_by_name = shardings(mesh)(parameter_table(shape))
-    return {
-        name: put(variable[...], shardings_by_name[name])
-        for name, variable in model.parameters.items()
-    }
+    placed: Parameters = {}
+    for name, variable in model.parameters.items():
+        placed[name] = put(variable[...], shardings_by_name[name])
+    return placed
 
 
 def _training_flops(shape: RobertaConfig, lengths: np.ndarray) -> float:

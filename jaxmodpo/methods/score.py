@@ -13,7 +13,7 @@ from jaxmodpo.costs import Cost, Estimates
 from jaxmodpo.data.pairs import load_pairs
 from jaxmodpo.data.replies import policy_pairs
 from jaxmodpo.data.text import SHORTEST_REWARD_TEXT, PromptStyle, check_day, check_lengths
-from jaxmodpo.files import check_writable, write_jsonl
+from jaxmodpo.files import Row, check_writable, write_jsonl
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.methods.reward_model import rewards_of_pairs
 from jaxmodpo.models.quantized import BaseDtype
@@ -94,19 +94,20 @@ def score_policy(config: ScorePolicyConfig) -> None:
     text.cut.warn()
     logps = questions.of_comparisons(policy.logps(examples, config.batch_size))
     tokens = questions.of_comparisons(examples.lengths - examples.prompt_lengths)
-    write_jsonl(
-        config.output,
-        [
+    rows: list[Row] = []
+    for pair, logps_of_pair, tokens_of_pair in zip(pairs, logps, tokens, strict=True):
+        chosen_logp, rejected_logp = logps_of_pair.tolist()
+        chosen_tokens, rejected_tokens = tokens_of_pair.tolist()
+        rows.append(
             {
                 **_ids(pair),
-                "chosen_logp": float(logp[0]),
-                "rejected_logp": float(logp[1]),
-                "chosen_tokens": int(count[0]),
-                "rejected_tokens": int(count[1]),
+                "chosen_logp": chosen_logp,
+                "rejected_logp": rejected_logp,
+                "chosen_tokens": chosen_tokens,
+                "rejected_tokens": rejected_tokens,
             }
-            for pair, logp, count in zip(pairs, logps, tokens, strict=True)
-        ],
-    )
+        )
+    write_jsonl(config.output, rows)
     logger.info("%d pairs scored: %s", len(pairs), config.output)
 
 
@@ -161,19 +162,13 @@ def score_reward(config: ScoreRewardConfig) -> None:
         cache_dir=config.cache_dir,
         mesh=make_mesh(config.mesh),
     )
-    write_jsonl(
-        config.output,
-        [
-            {
-                **_ids(pair),
-                "chosen_reward": float(chosen_reward),
-                "rejected_reward": float(rejected_reward),
-            }
-            for pair, (chosen_reward, rejected_reward) in zip(pairs, rewards, strict=True)
-        ],
-    )
-    equal = int((rewards[:, 0] == rewards[:, 1]).sum())
-    higher = int((rewards[:, 0] > rewards[:, 1]).sum())
+    rows: list[Row] = []
+    for pair, (chosen, rejected) in zip(pairs, rewards.tolist(), strict=True):
+        rows.append({**_ids(pair), "chosen_reward": chosen, "rejected_reward": rejected})
+    write_jsonl(config.output, rows)
+    chosen_rewards, rejected_rewards = rewards.T
+    equal = int((chosen_rewards == rejected_rewards).sum())
+    higher = int((chosen_rewards > rejected_rewards).sum())
     logger.info(
         "%d pairs scored: the chosen reply is higher in %d, lower in %d, and %d have equal rewards"
         " (as replies have that are the same once cut): %s",

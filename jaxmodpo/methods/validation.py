@@ -52,9 +52,8 @@ def validate(rewards: np.ndarray, ranks: np.ndarray, questions: Sequence[str]) -
     worst = rewards[np.arange(len(rewards)), reply_counts - 1]
     ends = (best - worst).astype(np.float64)
     pairs, tied = preferred_pairs(ranks)
-    differences = np.array(
-        [rewards[row, better] - rewards[row, worse] for row, better, worse in pairs], np.float64
-    )
+    rows, better, worse = np.array(pairs, np.int64).reshape(-1, 3).T
+    differences = np.asarray(rewards[rows, better] - rewards[rows, worse], np.float64)
     all_pairs = None
     # Where every ranking is a pair, all pairs are the ends, and the figures would be said twice.
     if len(differences) > len(ends):

@@ -65,7 +65,9 @@ def check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
             f"--weights needs {len(names)} numbers, for {', '.join(names)}; got {len(weights)}"
         )
     # Written so that NaN, which is neither below 0 nor at least 0, fails too.
-    if not (all(weight >= 0 for weight in weights) and abs(sum(weights) - 1) <= 1e-6):
+    none_is_negative = all(weight >= 0 for weight in weights)
+    sum_is_one = abs(sum(weights) - 1) <= 1e-6
+    if not (none_is_negative and sum_is_one):
         raise UserError(
             f"--weights must be at least 0 and sum to 1; got {' '.join(map(str, weights))}"
         )

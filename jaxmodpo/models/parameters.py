@@ -68,10 +68,11 @@ def stacked_layers(parameters: Parameters) -> Parameters:
 
 def initialize(table: Table, key: Array, dtype: jnp.dtype | type = jnp.float32) -> dict[str, Array]:
     """Draw every parameter of ``table``; each has its own key, so that a table may grow."""
-    return {
-        name: _draw(spec, jax.random.fold_in(key, number), dtype)
-        for number, (name, spec) in enumerate(sorted(table.items()))
-    }
+    parameters: dict[str, Array] = {}
+    for number, (name, spec) in enumerate(sorted(table.items())):
+        own_key = jax.random.fold_in(key, number)
+        parameters[name] = _draw(spec, own_key, dtype)
+    return parameters
 
 
 def _draw(spec: Spec, key: Array, dtype: jnp.dtype | type) -> Array:

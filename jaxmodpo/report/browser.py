@@ -281,8 +281,13 @@ def _votes_of_pair(browsable: Browsable, criterion: str, pair: Pair) -> list[lis
     votes: list[list[list[int]]] = []
     for question in browsable.questions:
         replies = sorted({reply for reply, _, _ in question.ballots})
-        ballots = [question.ballots.get((reply, pair, criterion)) for reply in replies]
-        votes.append([[b.votes_a, b.votes_b, _STATES[b.state]] for b in ballots if b is not None])
+        votes_of_question: list[list[int]] = []
+        for reply in replies:
+            ballot = question.ballots.get((reply, pair, criterion))
+            if ballot is not None:
+                state = _STATES[ballot.state]
+                votes_of_question.append([ballot.votes_a, ballot.votes_b, state])
+        votes.append(votes_of_question)
     return votes
 
 

@@ -158,8 +158,8 @@ def _add_dissents(
     # Where all groups agree, the file has a header alone.
     rows = read_table(path, DIFFERENCE_COLUMNS, rows_expected=False)
     for line, row in enumerate(rows, 2):
-        is_known = row["a"] in numbers and row["b"] in numbers and row["question_id"] in questions
-        if not is_known:
+        models_are_known = row["a"] in numbers and row["b"] in numbers
+        if not models_are_known or row["question_id"] not in questions:
             raise UserError(
                 f"{path}, line {line}: {OUTCOMES} beside it has no such comparison; write both"
                 " files with 'jaxmodpo evaluate'"

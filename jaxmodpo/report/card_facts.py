@@ -146,20 +146,21 @@ def gather_facts(runs: Sequence[Run]) -> CardFacts:
     """Read the facts of runs; those that are not finished are named and left out."""
     finished = [run for run in runs if run.manifest.is_finished]
     maker = _Makers.of(finished)
-    trained = [
-        _trained(run, maker) for run in finished if run.command.partition(" ")[0] in _TRAINING
-    ]
-    data = [_data_run(run, maker) for run in finished if run.command in _DATA_COMMANDS]
-    evaluations = [
-        Evaluation(run.name, read_result(run.folder / RESULTS, EvaluationResults))
-        for run in finished
-        if run.evaluates
-    ]
-    probed = [
-        Probed(run.name, read_result(run.folder / PROBES, ProbeResults))
-        for run in finished
-        if run.command == "probes" and (run.folder / PROBES).is_file()
-    ]
+    trained: list[TrainedModel] = []
+    data: list[DataRun] = []
+    evaluations: list[Evaluation] = []
+    probed: list[Probed] = []
+    for run in finished:
+        family, _, _ = run.command.partition(" ")
+        if family in _TRAINING:
+            trained.append(_trained(run, maker))
+        elif run.command in _DATA_COMMANDS:
+            data.append(_data_run(run, maker))
+        elif run.evaluates:
+            results = read_result(run.folder / RESULTS, EvaluationResults)
+            evaluations.append(Evaluation(run.name, results))
+        elif run.command == "probes" and (run.folder / PROBES).is_file():
+            probed.append(Probed(run.name, read_result(run.folder / PROBES, ProbeResults)))
     departures = [sentence for run in runs if (sentence := departure(run))]
     versions: dict[str, str] = {}
     for run in finished:

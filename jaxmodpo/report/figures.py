@@ -241,7 +241,9 @@ def _significance(test: PairTest, level: float) -> float:
 
 def best_first(pairwise: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Order models by their mean win rate over the others, ties by name."""
-    mean_rates = {name: float(np.mean(list(rates.values()))) for name, rates in pairwise.items()}
+    mean_rates: dict[str, float] = {}
+    for name, rates in pairwise.items():
+        mean_rates[name] = float(np.mean(list(rates.values())))
     return sorted(pairwise, key=lambda name: (-mean_rates[name], name))
 
 

@@ -188,7 +188,8 @@ def shown_files(runs: Sequence[Run]) -> dict[str, Path]:
         if flags and (run.folder / flags).is_file():
             files[f"{run.name}/{flags}"] = run.folder / flags
         if run.evaluates:
-            files |= {f"{run.name}/{name}": path for name, path in _browsed_files(run).items()}
+            for name, path in _browsed_files(run).items():
+                files[f"{run.name}/{name}"] = path
     for run in with_votes(runs):
         _settle(run.folder / VOTES)
         files[f"{run.name}/{VOTES}"] = run.folder / VOTES

@@ -55,9 +55,12 @@ def distinct_replies(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     by_replies: dict[tuple[tuple[str, str], ...], Evaluation] = {}
     for evaluation in evaluations:
         inputs = evaluation.run.manifest.identity.inputs
-        replies = [(name, sha256) for name, sha256 in inputs.items() if name.startswith(REPLIES)]
+        replies: list[tuple[str, str]] = []
+        for name, sha256 in sorted(inputs.items()):
+            if name.startswith(REPLIES):
+                replies.append((name, sha256))
         # Where nothing is recorded of the replies, each evaluation is its own.
-        key = tuple(sorted(replies)) or ((evaluation.name, ""),)
+        key = tuple(replies) or ((evaluation.name, ""),)
         if evaluation.is_finished:
             by_replies.setdefault(key, evaluation)
     return list(by_replies.values())

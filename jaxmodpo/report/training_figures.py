@@ -51,9 +51,11 @@ def training_curves(metrics: Sequence[Mapping[str, Any]], title: str) -> Figure 
 
 def _curve(metrics: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
     """Return the steps and values of the rows that hold a metric."""
-    return [
-        (row["step"], row[name]) for row in metrics if "step" in row and row.get(name) is not None
-    ]
+    curve: list[tuple[int, float]] = []
+    for row in metrics:
+        if "step" in row and row.get(name) is not None:
+            curve.append((row["step"], row[name]))
+    return curve
 
 
 def _draw_curve(axes: Axes, curve: Sequence[tuple[int, float]], *, is_held_out: bool) -> None:

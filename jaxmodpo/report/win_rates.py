@@ -396,9 +396,10 @@ def _health_row(name: str, counts: CriterionCounts) -> list[Cell | str]:
 
 def _failures_of_models(models: Mapping[str, Any]) -> Paragraph:
     """Say which models answered, and how many of their votes failed."""
-    words = [
-        f"{name} {votes.asked - votes.valid:,} of {votes.asked:,}" for name, votes in models.items()
-    ]
+    words: list[str] = []
+    for name, votes in models.items():
+        failed = votes.asked - votes.valid
+        words.append(f"{name} {failed:,} of {votes.asked:,}")
     if not words:
         return Paragraph("No vote names the model that answered.", "faint")
     return Paragraph(f"Failed votes by the model that answered: {', '.join(words)}.", "faint")

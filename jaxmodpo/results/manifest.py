@@ -127,8 +127,11 @@ class Manifest(Result):
 def _is_below(name: str) -> bool:
     """Return whether a name is one of a file or folder below the one that it is relative to."""
     pieces = Path(name).parts
-    is_name = bool(pieces) and "\0" not in name and all(len(piece) < 256 for piece in pieces)
-    return is_name and not Path(name).is_absolute() and ".." not in pieces
+    if not pieces or Path(name).is_absolute() or ".." in pieces:
+        return False
+    # What no file system takes for a name: a manifest may have been written by hand.
+    longest = max(map(len, pieces))
+    return longest < 256 and "\0" not in name
 
 
 def read_manifest(path: Path) -> Manifest:

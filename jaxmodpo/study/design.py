@@ -76,7 +76,9 @@ def balanced_sides(
         raters_by_item: the raters of each item, by their numbers.
         rng: draws the order of the walks, and with it the sides.
     """
-    edges = [(item, rater) for item, raters in enumerate(raters_by_item) for rater in raters]
+    edges: list[Edge] = []
+    for item, raters in enumerate(raters_by_item):
+        edges += [(item, rater) for rater in raters]
     rng.shuffle(edges)
     all_edges = edges + _dummy_edges(edges)
     sides: dict[Edge, bool] = {}
@@ -95,11 +97,12 @@ def _dummy_edges(edges: Sequence[Edge]) -> list[Edge]:
     for item, rater in edges:
         item_is_odd[item] ^= True
         rater_is_odd[rater] ^= True
-    dummies = [(item, _DUMMY) for item, is_odd in item_is_odd.items() if is_odd]
-    number_is_odd = len(dummies) % 2 == 1
-    dummies += [(_DUMMY, rater) for rater, is_odd in rater_is_odd.items() if is_odd]
+    odd_items = [item for item, is_odd in item_is_odd.items() if is_odd]
+    odd_raters = [rater for rater, is_odd in rater_is_odd.items() if is_odd]
+    dummies = [(item, _DUMMY) for item in odd_items]
+    dummies += [(_DUMMY, rater) for rater in odd_raters]
     # Items and raters have equally many edges in all, so both dummies are odd or neither is.
-    if number_is_odd:
+    if len(odd_items) % 2 == 1:
         dummies.append((_DUMMY, _DUMMY))
     return dummies
 
@@ -152,7 +155,9 @@ def spread(questions: Sequence[int], checks: Sequence[int], rng: np.random.Gener
     """
     shuffled = [questions[number] for number in rng.permutation(len(questions))]
     ordered_checks = [checks[number] for number in rng.permutation(len(checks))]
-    edges = np.linspace(0, len(shuffled), len(checks) + 1).round().astype(int)
+    # The ends of the stretches, from 0 to the number of questions, as even as whole numbers are.
+    even_edges = np.linspace(0, len(shuffled), len(checks) + 1)
+    edges = even_edges.round().astype(int)
     sequence: list[int] = []
     for number, check in enumerate(ordered_checks):
         stretch = shuffled[edges[number] : edges[number + 1]]

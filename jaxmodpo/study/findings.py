@@ -172,7 +172,8 @@ def _rater_mean(sums: Array, values: Statistic, resampling: Resampling) -> Rater
     def mean(sums: Array) -> Array:
         of_raters = values(sums)
         is_defined = np.isfinite(of_raters)
-        return ratio(np.where(is_defined, of_raters, 0.0).sum(axis=-1), is_defined.sum(axis=-1))
+        total = np.where(is_defined, of_raters, 0.0).sum(axis=-1)
+        return ratio(total, is_defined.sum(axis=-1))
 
     estimated = resampling(sums, mean, undefined)
     standard_error = None
@@ -359,7 +360,9 @@ def _judge_means(criterion: str, judged: Judged, without: set[str]) -> Array:
 def _examples(table: AnswerTable, most: int) -> Sequence[Example]:
     """Return the questions of each cell of the confusion table on which most raters agree."""
     counts: Labels = table.counts
-    clearest = sorted(range(len(table.items)), key=lambda row: -int(counts[row].max()))
+    # First the questions on which most raters gave the same answer; of equal ones the earlier.
+    clarity = counts.max(axis=-1)
+    clearest = np.argsort(-clarity, kind="stable").tolist()
     in_cell: dict[tuple[int, int], list[Example]] = {}
     for row in clearest:
         majority, judge = int(table.majority[row]), int(table.judge[row])

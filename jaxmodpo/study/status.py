@@ -70,11 +70,11 @@ def status_lines(figures: Figures) -> list[str]:
 def _rater_line(progress: RaterProgress) -> str:
     rater = progress.rater
     seconds = "" if progress.median_seconds is None else f"{progress.median_seconds:.0f}"
-    notes = [
-        f"{name}: {printable(reason)}"
-        for name, reason in (("excluded", rater.excluded), ("rejected", rater.rejected))
-        if reason
-    ]
+    notes: list[str] = []
+    if rater.excluded:
+        notes.append(f"excluded: {printable(rater.excluded)}")
+    if rater.rejected:
+        notes.append(f"rejected: {printable(rater.rejected)}")
     items = f"{progress.done}/{progress.items}"
     line = (
         f"{rater.pseudonym:<12}{rater.status:<11}{items:>9}"

@@ -129,12 +129,12 @@ def topology_devices(topology: str, target_config: Path | None = None) -> list[A
 def abstract(table: Table, dtype: Any, mesh: Mesh) -> Any:
     """Return a table's arrays without their numbers, placed on a mesh."""
     table_shardings = shardings(mesh)(table)
-    return {
-        name: jax.ShapeDtypeStruct(
-            spec.shape, jnp.dtype(spec.dtype or dtype), sharding=table_shardings[name]
-        )
-        for name, spec in table.items()
-    }
+    arrays: dict[str, jax.ShapeDtypeStruct] = {}
+    for name, spec in table.items():
+        array_dtype = jnp.dtype(spec.dtype or dtype)
+        sharding = table_shardings[name]
+        arrays[name] = jax.ShapeDtypeStruct(spec.shape, array_dtype, sharding=sharding)
+    return arrays
 
 
 def compile_policy_step(
@@ -265,10 +265,11 @@ def abstract_policy(
 def _abstract_batch(batches: Batches, mesh: Mesh) -> dict[str, Any]:
     batch = batches.at(batches.longest_step)
     array_shardings = batch_shardings(mesh, batch, batches.by_rows)
-    return {
-        name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array_shardings[name])
-        for name, array in batch.items()
-    }
+    abstract: dict[str, Any] = {}
+    for name, array in batch.items():
+        sharding = array_shardings[name]
+        abstract[name] = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+    return abstract
 
 
 _SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.parameters import Parameters
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.policy.mesh import place_batch
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.step import LossTerms, as_numbers, evaluation_step, means
@@ -69,12 +70,15 @@ class Evaluations:
     def report(self, batches: Batches) -> dict[str, Any]:
         """Return the best evaluation's figures for the manifest."""
         values = self.best_values or {}
-        return {
+        report: JsonObject = {
             "best_update": self.best_update,
             "best_epoch": round(self.best_update / batches.steps_per_epoch, 4),
-            # JSON has no NaN and no infinities.
-            **{f"held_out_{name}": value for name, value in values.items() if math.isfinite(value)},
         }
+        for name, value in values.items():
+            # JSON has no NaN and no infinities.
+            if math.isfinite(value):
+                report[f"held_out_{name}"] = value
+        return report
 
 
 def evaluate(problem: Problem, trainable: Parameters, held_out: Batches) -> dict[str, float]:

@@ -90,11 +90,10 @@ def begin_or_resume(
 
 def _on_mesh(parameters: Parameters, everywhere: NamedSharding) -> Parameters:
     """Return parameters of which those without a place on a mesh are copied to all its devices."""
-    return {
-        name: (
-            array
-            if isinstance(array.sharding, NamedSharding)
-            else jax.device_put(array, everywhere)
-        )
-        for name, array in parameters.items()
-    }
+    on_mesh: Parameters = {}
+    for name, array in parameters.items():
+        if isinstance(array.sharding, NamedSharding):
+            on_mesh[name] = array
+        else:
+            on_mesh[name] = jax.device_put(array, everywhere)
+    return on_mesh

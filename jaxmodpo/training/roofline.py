@@ -12,7 +12,6 @@ step is slower::
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -163,11 +162,12 @@ def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, rema
 
 def _product_widths(table: Table) -> int:
     """Return the widths of all matrix products' inputs and outputs together, over all layers."""
-    return sum(
-        spec.shape[0] * (spec.shape[1] + spec.shape[2])
-        for spec in table.values()
-        if is_projection(spec)
-    )
+    widths = 0
+    for spec in table.values():
+        if is_projection(spec):
+            layers, inputs, outputs = spec.shape
+            widths += layers * (inputs + outputs)
+    return widths
 
 
 def _executed(batches: Batches, operations: Callable[[np.ndarray], float]) -> float:
@@ -176,7 +176,8 @@ def _executed(batches: Batches, operations: Callable[[np.ndarray], float]) -> fl
     """
     rows = batches.accumulation * batches.shape.rows
     total = 0.0
-    for length, updates in zip(*np.unique(batches.row_lengths, return_counts=True), strict=True):
+    lengths, update_counts = np.unique(batches.row_lengths, return_counts=True)
+    for length, updates in zip(lengths, update_counts, strict=True):
         total += int(updates) * operations(np.full(rows, length))
     return total / batches.steps
 
@@ -206,4 +207,7 @@ def _reduced(layers: int, width: int, mesh: Mesh, size: int = 2) -> float:
     each layer.
     """
     shards = mesh.shape["tensor"]
-    return 2 * layers * 2 * math.prod((size, width)) * (shards - 1) / shards / row_shards(mesh)
+    # A sum over shards sends each number twice, scattered and gathered, but for a chip's own share.
+    from_others = 2 * (shards - 1) / shards
+    sums = 2 * layers
+    return sums * size * width * from_others / row_shards(mesh)

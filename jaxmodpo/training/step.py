@@ -265,17 +265,21 @@ def _updated(
 
 def means(terms: LossTerms) -> dict[str, Array]:
     """Return the mean loss and the metrics' means over rows."""
-    metrics = {name: value / jnp.maximum(terms.rows, 1.0) for name, value in terms.metrics.items()}
-    return metrics | {"loss": terms.total / jnp.maximum(terms.denominator, 1.0)}
+    # A batch of nothing but filling rows has no mean: 0, and not NaN, which would count as broken.
+    rows = jnp.maximum(terms.rows, 1.0)
+    denominator = jnp.maximum(terms.denominator, 1.0)
+    metrics = {name: value / rows for name, value in terms.metrics.items()}
+    return metrics | {"loss": terms.total / denominator}
 
 
 def as_numbers(metrics: Mapping[str, Array]) -> dict[str, float]:
     """Return metrics as numbers, by name; this waits until the devices have computed them."""
-    return {
+    numbers: dict[str, float] = {}
+    for name, value in sorted(metrics.items()):
         # Every device holds the same number; this process reads its first device's copy.
-        name: round(float(np.asarray(value.addressable_data(0))), 7)
-        for name, value in sorted(metrics.items())
-    }
+        own_copy = np.asarray(value.addressable_data(0))
+        numbers[name] = round(float(own_copy), 7)
+    return numbers
 
 
 @jax.jit

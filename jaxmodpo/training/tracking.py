@@ -86,19 +86,17 @@ class Tracking:
         """Add a row; it has ``step``. What is not finite is left out, since JSON has no word for
         it.
         """
-        row = {
-            name: value
-            for name, value in row.items()
-            if not isinstance(value, float) or math.isfinite(value)
-        }
-        if self._journal is not None:
-            self._journal.extend([row])
+        finite: Row = {}
         # Trackers draw curves, and a word is no point of one.
-        numbers = {
-            name: value
-            for name, value in row.items()
-            if name != "step" and isinstance(value, int | float)
-        }
+        numbers: dict[str, float] = {}
+        for name, value in row.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                continue
+            finite[name] = value
+            if name != "step" and isinstance(value, int | float):
+                numbers[name] = value
+        if self._journal is not None:
+            self._journal.extend([finite])
         for sink in self._sinks:
             sink.write(row["step"], numbers)
 

@@ -321,7 +321,10 @@ class _Run:
         values = evaluate(self._problem, self.now.state.trainable, held_out)
         evaluation_score = score(values, self._settings.best_metric)
         is_best = self.now.evaluations.add(evaluation_score, self.now.done, values)
-        tracking.write(self._place() | {f"eval_{name}": value for name, value in values.items()})
+        row = self._place()
+        for name, value in values.items():
+            row[f"eval_{name}"] = value
+        tracking.write(row)
         self.is_over = self.now.evaluations.over(self._settings.patience)
         if self._on_evaluation is not None:
             self._on_evaluation(self._epoch, values)

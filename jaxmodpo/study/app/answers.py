@@ -226,12 +226,10 @@ class Answers:
             .where(condition)
         )
         rows = self._database.reading(lambda connection: connection.execute(query).all())
-        stored = [
-            StoredAnswer(
-                self._annotation(dict(zip(row._fields, row, strict=True))), row.answered_at
-            )
-            for row in rows
-        ]
+        stored: list[StoredAnswer] = []
+        for row in rows:
+            fields = dict(zip(row._fields, row, strict=True))
+            stored.append(StoredAnswer(self._annotation(fields), row.answered_at))
         item_order = {item.item_id: number for number, item in enumerate(self._study.items)}
         names = [criterion.name for criterion in self._study.criteria]
         criterion_order = {name: number for number, name in enumerate(names)}

@@ -53,6 +53,7 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]], columns: Seque
     from pyarrow import parquet
 
     types = {"reply": pa.int64(), "seconds": pa.float64()}
-    schema = pa.schema([pa.field(name, types.get(name, pa.string())) for name in columns])
+    fields = [pa.field(name, types.get(name, pa.string())) for name in columns]
+    schema = pa.schema(fields)
     with atomic_path(path, private=True) as temporary:
         parquet.write_table(pa.Table.from_pylist(list(rows), schema), temporary)

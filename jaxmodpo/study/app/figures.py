@@ -80,16 +80,12 @@ def figures_of(store: Store) -> Figures:
         by_rater[answer.rater].append(answer)
     labels = store.raters.labels()
     changed = store.answers.revisions()
-    progress = [
-        _of_rater(
-            store.study,
-            rater,
-            by_rater[rater.pseudonym],
-            labels.get(rater.pseudonym, ""),
-            changed.get(rater.pseudonym, 0),
-        )
-        for rater in raters
-    ]
+    progress: list[RaterProgress] = []
+    for rater in raters:
+        name = rater.pseudonym
+        label = labels.get(name, "")
+        revisions = changed.get(name, 0)
+        progress.append(_of_rater(store.study, rater, by_rater[name], label, revisions))
     counting = [answer for answer in answers if not answer.excluded]
     return Figures(
         raters=progress,

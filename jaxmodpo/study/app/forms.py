@@ -35,7 +35,8 @@ async def read_form(request: Request) -> dict[str, list[str]]:
     Raises:
         Refused: it is not a form, or none that a browser sends.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
+    content_type, _, _ = request.headers.get("content-type", "").partition(";")
+    if content_type.strip().lower() != FORM_TYPE:
         raise Refused(415, "This page takes forms alone.")
     try:
         text = (await request.body()).decode("ascii")

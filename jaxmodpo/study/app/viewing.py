@@ -93,13 +93,12 @@ class View:
         """Return how answers to a practice item compare, and its explanation."""
         place = self._of(rater)[position - 1]
         item = self._items[place.item_id]
-        compared = [
-            Feedback(
-                criterion.title, answered[criterion.name], _side(item, criterion, place.a_is_left)
-            )
-            for criterion in self._criteria
-            if criterion.name in item.expected and criterion.name in answered
-        ]
+        compared: list[Feedback] = []
+        for criterion in self._criteria:
+            name = criterion.name
+            if name in item.expected and name in answered:
+                expected = _side(item, criterion, place.a_is_left)
+                compared.append(Feedback(criterion.title, answered[name], expected))
         return compared, item.explanation
 
     def _of(self, rater: Rater) -> tuple[Place, ...]:
