@@ -46,11 +46,11 @@ def _errors(
             if isinstance(value, list):
                 yield from _array_errors(keyword, expected, value, root, at)
         elif keyword == "anyOf":
-            if all(errors(part, value, root, at) for part in expected):
+            if all(errors(subschema, value, root, at) for subschema in expected):
                 yield f"{at} anyOf"
         elif keyword == "allOf":
-            for part in expected:
-                yield from errors(part, value, root, at)
+            for subschema in expected:
+                yield from errors(subschema, value, root, at)
         elif keyword == "if":
             if not errors(expected, value, root, at):
                 yield from errors(schema["then"], value, root, at)
@@ -61,26 +61,26 @@ def _errors(
 def _object_errors(
     schema: Mapping[str, Any], keyword: str, value: dict[str, Any], root: Mapping[str, Any], at: str
 ) -> Iterator[str]:
-    known = schema.get("properties", {})
+    properties = schema.get("properties", {})
     if keyword == "required":
         yield from (f"{at} required {name}" for name in schema["required"] if name not in value)
         return
-    for name, part in value.items():
-        if keyword == "properties" and name in known:
-            yield from errors(known[name], part, root, f"{at}/{name}")
-        elif keyword == "additionalProperties" and name not in known:
+    for name, member in value.items():
+        if keyword == "properties" and name in properties:
+            yield from errors(properties[name], member, root, f"{at}/{name}")
+        elif keyword == "additionalProperties" and name not in properties:
             if schema["additionalProperties"] is False:
                 yield f"{at}/{name} additionalProperties"
             else:
-                yield from errors(schema["additionalProperties"], part, root, f"{at}/{name}")
+                yield from errors(schema["additionalProperties"], member, root, f"{at}/{name}")
 
 
 def _array_errors(
     keyword: str, expected: Any, value: list[Any], root: Mapping[str, Any], at: str
 ) -> Iterator[str]:
     if keyword == "items":
-        for number, part in enumerate(value):
-            yield from errors(expected, part, root, f"{at}/{number}")
+        for number, item in enumerate(value):
+            yield from errors(expected, item, root, f"{at}/{number}")
     elif (len(value) < expected) if keyword == "minItems" else (len(value) > expected):
         yield f"{at} {keyword}"
 
@@ -93,7 +93,7 @@ def _holds(keyword: str, expected: Any, value: Any) -> bool:
             for name in ([expected] if isinstance(expected, str) else expected)
         )
     if keyword == "enum":
-        return any(type(value) is type(one) and value == one for one in expected)
+        return any(type(value) is type(candidate) and value == candidate for candidate in expected)
     if keyword == "const":
         return type(value) is type(expected) and value == expected
     if keyword == "pattern":

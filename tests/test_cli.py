@@ -32,14 +32,16 @@ def test_help_names_every_command_and_imports_nothing_heavy():
         "import sys; from jaxmodpo.cli import main; main(['--help']);"
         " print('\\n'.join(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     for name, command in COMMANDS.items():
         family, _, member = name.partition(" ")
-        line = next(line for line in done.stdout.splitlines() if line.startswith(f"  {family} "))
+        line = next(line for line in process.stdout.splitlines() if line.startswith(f"  {family} "))
         assert (
             line.endswith(command.about) if not member else re.search(rf"[:,] {member}(,|$)", line)
         )
-    loaded = {line.split(".")[0] for line in done.stdout.splitlines()}
+    loaded = {line.split(".")[0] for line in process.stdout.splitlines()}
     assert not loaded & {
         "jax",
         "flax",
@@ -60,7 +62,8 @@ def test_a_family_lists_its_members(family, capsys):
     assert alone == capsys.readouterr().out
     names = members(family)
     assert names and all(
-        f"  {family} {member} " in alone and one.about in alone for member, one in names.items()
+        f"  {family} {member} " in alone and member_command.about in alone
+        for member, member_command in names.items()
     )
 
 
@@ -71,8 +74,10 @@ def test_every_command_of_two_words_belongs_to_a_family():
 
 def test_commands_that_tests_start_find_no_torch():
     code = "import importlib.util as u; print(u.find_spec('torch'), u.find_spec('jax') is None)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["None", "False"]
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.split() == ["None", "False"]
 
 
 def test_a_command_says_when_it_is_finished_and_when_it_was_before(tmp_path):
@@ -110,9 +115,9 @@ print("said before")
 cli.sys.argv = ["jaxmodpo", "anything"]
 cli.program()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (130, "said before\n")
-    assert done.stderr == "jaxmodpo: interrupted; the same command goes on from here\n"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (130, "said before\n")
+    assert process.stderr == "jaxmodpo: interrupted; the same command goes on from here\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -143,10 +148,10 @@ def test_what_a_user_can_mend_is_one_sentence_and_exit_code_2(
     capsys, monkeypatch, tmp_path, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_error:
         main(arguments)
     errors = capsys.readouterr().err
-    assert left.value.code == 2
+    assert exit_error.value.code == 2
     assert message in errors and "Traceback" not in errors and len(errors.strip().splitlines()) == 1
 
 
@@ -172,11 +177,11 @@ def ended(monkeypatch, function, *arguments: str) -> None:
 )
 def test_a_file_in_a_folders_place_is_a_sentence(monkeypatch, capsys, tmp_path, use, said):
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_error:
         ended(
             monkeypatch, lambda config: use(config.cache_dir), "--cache-dir", str(tmp_path / "file")
         )
-    assert left.value.code == 2
+    assert exit_error.value.code == 2
     assert capsys.readouterr().err == f"jaxmodpo: cannot read or write {tmp_path}/{said}\n"
 
 
@@ -192,9 +197,9 @@ def test_a_missing_file_of_ours_is_a_fault_of_ours(monkeypatch, ours):
 
 
 def test_an_unknown_flag_is_exit_code_2_without_a_traceback():
-    done = called("soup", "--adapters", "a", "b", "--weights", "0.5", "0.5", "--output-dri", "o")
-    assert done.returncode == 2
-    assert "--output-dir" in done.stdout + done.stderr and "Traceback" not in done.stderr
+    process = called("soup", "--adapters", "a", "b", "--weights", "0.5", "0.5", "--output-dri", "o")
+    assert process.returncode == 2
+    assert "--output-dir" in process.stdout + process.stderr and "Traceback" not in process.stderr
 
 
 def commands_shown_in(page: Path) -> list[list[str]]:
@@ -261,14 +266,14 @@ def test_an_output_that_is_closed_or_full_ends_without_a_traceback(
     arguments, redirection, code, told
 ):
     command = f"set -o pipefail; {sys.executable} -m jaxmodpo.cli {arguments} {redirection}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.returncode == code and "Traceback" not in done.stderr
-    assert re.search(told, done.stderr)
+    process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert process.returncode == code and "Traceback" not in process.stderr
+    assert re.search(told, process.stderr)
 
 
 def test_a_command_without_its_file_says_what_it_needs():
-    done = called("run")
+    process = called("run")
     assert (
-        done.returncode == 2
-        and "jaxmodpo: run: it needs a YAML file, or the name of one" in done.stderr
+        process.returncode == 2
+        and "jaxmodpo: run: it needs a YAML file, or the name of one" in process.stderr
     )

@@ -98,9 +98,9 @@ def test_the_papers_models_have_the_papers_settings(name, tmp_path):
 
 
 def test_what_both_phases_share_is_the_same_phase(tmp_path):
-    one, two = costs("phase1", tmp_path), costs("phase2", tmp_path)
+    phase1_costs, two = costs("phase1", tmp_path), costs("phase2", tmp_path)
     for name in ("questions", "personas", "responses", "preferences", "reward/safety", "test/base"):
-        assert one[name][1] == two[name][1]
+        assert phase1_costs[name][1] == two[name][1]
 
 
 def test_the_better_variant_of_phase_2_shares_all_but_what_it_betters(tmp_path):
@@ -109,13 +109,19 @@ def test_the_better_variant_of_phase_2_shares_all_but_what_it_betters(tmp_path):
     shared = [name for name in paper if name in better]
     assert len(shared) == 10 and all(paper[name][1] == better[name][1] for name in shared)
     for name in ("modpo_survey", "modpo_survey4", "modpo_maxim"):
-        (_, one, cost), (_, other, more) = paper[name], better[f"{name}_all"]
+        (_, paper_command, cost), (_, other_command, more) = paper[name], better[f"{name}_all"]
         assert (
-            one.weights[0] == pytest.approx(1 / len(one.weights), abs=1e-6)
-            and other.weights[0] == 0.5
+            paper_command.weights[0] == pytest.approx(1 / len(paper_command.weights), abs=1e-6)
+            and other_command.weights[0] == 0.5
         )
-        assert (other.pairs_per_question, other.margin_scale, other.epochs) == ("all", "std", 1)
-        assert other.margin == one.margin and other.pairs.name.endswith("_rankings.json")
+        assert (
+            other_command.pairs_per_question,
+            other_command.margin_scale,
+            other_command.epochs,
+        ) == ("all", "std", 1)
+        assert other_command.margin == paper_command.margin and other_command.pairs.name.endswith(
+            "_rankings.json"
+        )
         # Ten times the pairs are of five replies instead of two; a third of the epochs; references
         # are computed once for each.
         assert more.chip_hours / cost.chip_hours == pytest.approx(
@@ -132,26 +138,26 @@ def test_each_phases_report_stays_as_it_is_beside_the_other_phase(tmp_path):
     """Both phases may have one folder: a report must take its own phase's runs, no more and no
     fewer.
     """
-    made: dict[str, list[Run]] = {}
+    runs_by_phase: dict[str, list[Run]] = {}
     for name in ("phase1", "phase2"):
         phases = costs(name, tmp_path)
         (_, config, _), others = phases.pop(f"report_{name}"), phases
-        for command, other, _ in others.values():
-            phase = Phase.open(command, NoSettings(), other.output_dir, {})
+        for command, settings, _ in others.values():
+            phase = Phase.open(command, NoSettings(), settings.output_dir, {})
             if not phase.finished:  # both experiments may have it
                 phase.finish()
-        made[name] = find_runs(config.inputs, config.output_dir)
-        assert {run.folder for run in made[name]} == {
-            other.output_dir for _, other, _ in others.values()
+        runs_by_phase[name] = find_runs(config.inputs, config.output_dir)
+        assert {run.folder for run in runs_by_phase[name]} == {
+            settings.output_dir for _, settings, _ in others.values()
         }
     config = costs("phase1", tmp_path)["report_phase1"][1]
-    assert find_runs(config.inputs, config.output_dir) == made["phase1"]
+    assert find_runs(config.inputs, config.output_dir) == runs_by_phase["phase1"]
 
 
 def test_a_dry_run_says_where_inputs_come_from_and_what_is_missing(tmp_path, capsys):
     (tmp_path / "posts.csv").write_text(POSTS)
-    given = (f"posts={tmp_path}/posts.csv",)
-    run(RunConfig(experiment="phase1", output_dir=tmp_path / "out", set=given, dry_run=True))
+    variables = (f"posts={tmp_path}/posts.csv",)
+    run(RunConfig(experiment="phase1", output_dir=tmp_path / "out", set=variables, dry_run=True))
     printed = capsys.readouterr().out
     assert "1,497,900 judge calls" in printed and "in hours of one H100 SXM" in printed
     assert (
@@ -248,8 +254,10 @@ def test_a_price_that_is_not_known_makes_the_sum_unknown(tmp_path, capsys, judge
 def test_what_cannot_be_on_one_chip_is_said_so(tmp_path, capsys):
     printed = dry("phase1", tmp_path / "out", capsys, judge="m")
     assert sum("does not fit on one TPU v5e" in line for line in printed) == 8
-    what = "bfloat16 weights, the adapter, its gradients and moments"
-    sentence = f"{what} alone are 16.0 GiB of 15.75; set base_dtype: nf4, or take several chips"
+    memory_use = "bfloat16 weights, the adapter, its gradients and moments"
+    sentence = (
+        f"{memory_use} alone are 16.0 GiB of 15.75; set base_dtype: nf4, or take several chips"
+    )
     assert f"    does not fit on one TPU v5e: {sentence}" in printed
     for chip, base_dtype in (("v5e", "nf4"), ("H100 SXM", "bfloat16")):
         printed = dry("phase1", tmp_path / "out", capsys, chip, judge="m", base_dtype=base_dtype)
@@ -280,16 +288,16 @@ def test_several_chips_sample_faster_and_hold_less(tmp_path):
         output_dir=tmp_path / "out",
     )
     estimator = Estimator(chip_named("v5e"))
-    one, eight = (estimator.phase(replace(config, mesh=mesh)) for mesh in (None, (1, 1, 8)))
+    one_chip, eight = (estimator.phase(replace(config, mesh=mesh)) for mesh in (None, (1, 1, 8)))
     memory_use = "bfloat16 weights and 64 rows of cache"
-    assert one.notes[0].startswith(
+    assert one_chip.notes[0].startswith(
         f"does not fit on one TPU v5e: {memory_use} alone are 21.5 GiB of 15.75;"
     )
     assert (
         f"of 8 × TPU v5e, half of which is counted with; {memory_use} are 2.7 GiB" in eight.notes[0]
     )
     # Each chip reads an eighth: as many chip-hours, in an eighth of the time.
-    assert eight.chip_hours == pytest.approx(one.chip_hours)
+    assert eight.chip_hours == pytest.approx(one_chip.chip_hours)
 
 
 def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
@@ -305,13 +313,13 @@ def test_a_model_folder_is_as_large_as_its_own_config_says(tmp_path):
 
 def test_fewer_posts_than_the_test_set_are_refused_and_never_counted_below_zero(tmp_path):
     (tmp_path / "posts.csv").write_text("\n".join(POSTS.splitlines()[:31]))
-    given = {"posts": str(tmp_path / "posts.csv"), "judge": "m"}
+    variables = {"posts": str(tmp_path / "posts.csv"), "judge": "m"}
     sentence = (
         r"^phase1.yaml, phase questions: --test-size 600 does not fit 30 posts: test and training"
         r" set need"
     )
     with pytest.raises(UserError, match=sentence):
-        dry_run(builtin(".", "phase1"), tmp_path / "out", None, given, "v5e")
+        dry_run(builtin(".", "phase1"), tmp_path / "out", None, variables, "v5e")
 
 
 def test_a_run_is_refused_before_its_first_phase(tmp_path):
@@ -441,8 +449,8 @@ def test_reward_models_of_every_criterion_are_those_that_are_trained(tmp_path):
         model=Path("roberta-large"), pairs=tmp_path, all=True, output_dir=tmp_path / "out"
     )
     estimator = Estimator(chip_named("v5e"))
-    one = estimator.phase(replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
-    assert estimator.phase(config).disk == 6 * known(one).disk
+    safety_only = estimator.phase(replace(config, all=False, pairs=tmp_path / "safety_pairs.json"))
+    assert estimator.phase(config).disk == 6 * known(safety_only).disk
 
 
 def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
@@ -467,10 +475,12 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
     assert more.chip_hours - alone.chip_hours == pytest.approx((sampled + scored) / 3600, rel=0.02)
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "adapter_config.json").write_text("{}")
-    pairs, given = f"a={tmp_path}/pairs.json", f"a={tmp_path}/given"
-    trained, both = cost(pairs, "b" + pairs[1:]), cost(given, "b" + given[1:])
-    one = cost(pairs, "b" + given[1:])
-    assert trained.chip_hours - one.chip_hours == pytest.approx(one.chip_hours - both.chip_hours)
+    pairs, other_objective = f"a={tmp_path}/pairs.json", f"a={tmp_path}/given"
+    trained, both = cost(pairs, "b" + pairs[1:]), cost(other_objective, "b" + other_objective[1:])
+    single_soup = cost(pairs, "b" + other_objective[1:])
+    assert trained.chip_hours - single_soup.chip_hours == pytest.approx(
+        single_soup.chip_hours - both.chip_hours
+    )
     adapter = alone.disk / 9
     assert (
         both.disk == pytest.approx(9 * adapter + 9 * 2 * adapter)
@@ -479,5 +489,5 @@ def test_a_sweep_counts_what_it_measures_and_only_what_it_trains(tmp_path):
     # Nine soups more, and seven models more for each of nine pairs.
     measured = (more.chip_hours - alone.chip_hours) / 10
     assert both.chip_hours - alone.chip_hours == pytest.approx((9 + 63) * measured, rel=0.02)
-    unmatched = cost(given, "b" + given[1:], match_kl=False)
+    unmatched = cost(other_objective, "b" + other_objective[1:], match_kl=False)
     assert unmatched.chip_hours - alone.chip_hours == pytest.approx(9 * measured, rel=0.02)

@@ -79,8 +79,8 @@ def test_every_file_of_ours_has_a_schema_or_is_no_setting():
 def keys_without_description(schema: Any, place: str = "") -> list[str]:
     """Return where in a schema a key of a mapping has no description."""
     if isinstance(schema, list):
-        parts = [keys_without_description(part, place) for part in schema]
-        return [key for keys in parts for key in keys]
+        missing_of_items = [keys_without_description(item_schema, place) for item_schema in schema]
+        return [key for keys in missing_of_items for key in keys]
     if not isinstance(schema, dict):
         return []
     missing: list[str] = []
@@ -105,10 +105,10 @@ def test_an_editor_can_say_what_every_key_means(name: str, schemas):
 def changed(content: dict[str, Any], path: list[Any], value: Any) -> dict[str, Any]:
     """Return a file's content with one value changed or added."""
     content = copy.deepcopy(content)
-    part: Any = content
+    node: Any = content
     for key in path[:-1]:
-        part = part[key]
-    part[path[-1]] = value
+        node = node[key]
+    node[path[-1]] = value
     return content
 
 

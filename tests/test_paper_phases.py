@@ -65,20 +65,26 @@ def _answer(body: dict[str, Any]) -> str:
         return (
             f"I am sorry to hear that. Please tell me more about number {chance.randrange(1000)}."
         )
-    said: dict[str, Any] = {}
-    for name, part in body["response_format"]["json_schema"]["schema"]["properties"].items():
-        choices = part["items"]["enum"] if part["type"] == "array" else part["enum"]
+    answer: dict[str, Any] = {}
+    for name, property_schema in body["response_format"]["json_schema"]["schema"][
+        "properties"
+    ].items():
+        choices = (
+            property_schema["items"]["enum"]
+            if property_schema["type"] == "array"
+            else property_schema["enum"]
+        )
         order = chance.sample(choices, len(choices))
-        said[name] = order if part["type"] == "array" else order[0]
-    return json.dumps(said)
+        answer[name] = order if property_schema["type"] == "array" else order[0]
+    return json.dumps(answer)
 
 
 @pytest.fixture
 def chat() -> Iterator[tuple[str, dict[str, list[dict[str, Any]]]]]:
     """The server's URL, and what each model there was asked."""
-    asked: dict[str, list[dict[str, Any]]] = {}
-    with LocalServer(type("Chat", (_Chat,), {"asked": asked})) as server:
-        yield server.url, asked
+    bodies_of_model: dict[str, list[dict[str, Any]]] = {}
+    with LocalServer(type("Chat", (_Chat,), {"asked": bodies_of_model})) as server:
+        yield server.url, bodies_of_model
 
 
 def one_layer(model: Path, folder: Path) -> None:
@@ -122,20 +128,20 @@ def check_files(command: str, folder: Path) -> None:
     """Every file that the docs name is there, and every file that is there has a name in the
     docs.
     """
-    known = []
+    known_patterns = []
     for name, always, perhaps in documented():
         if name != "every command" and name not in (command, command.split()[0]):
             continue
-        known += [*always, *perhaps]
+        known_patterns += [*always, *perhaps]
         assert [pattern for pattern in always if not places(pattern, folder)] == [], (
             f"{command} leaves no such file"
         )
-    named = [place for pattern in known for place in places(pattern, folder)]
+    named = [known_path for pattern in known_patterns for known_path in places(pattern, folder)]
     for path in folder.rglob("*"):
         if path.is_file() and path.name != ".lock":
-            assert any(path == place or path.is_relative_to(place) for place in named), (
-                f"{path} is not in docs/files.md"
-            )
+            assert any(
+                path == known_path or path.is_relative_to(known_path) for known_path in named
+            ), f"{path} is not in docs/files.md"
 
 
 def replies_of(out: Path, model: str) -> Path:
@@ -157,8 +163,8 @@ def votes_of(out: Path, models: tuple[str, ...]) -> int:
         * 3
         * sum(
             a != b
-            for one, other in itertools.combinations(texts, 2)
-            for a, b in zip(one, other, strict=True)
+            for text, other_text in itertools.combinations(texts, 2)
+            for a, b in zip(text, other_text, strict=True)
         )
     )
 
@@ -166,7 +172,7 @@ def votes_of(out: Path, models: tuple[str, ...]) -> int:
 @pytest.mark.slow(seconds=140)
 @pytest.mark.timeout(1800)
 def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, chat, monkeypatch):
-    url, asked = chat
+    url, bodies_of_model = chat
     monkeypatch.setenv("OPENAI_API_KEY", "a key")
     monkeypatch.setenv("JAXMODPO_CACHE", str(tmp_path / "cache"))
     for name in ("mistral", "roberta"):
@@ -177,7 +183,7 @@ def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, cha
     out = tmp_path / "out"
 
     def run(name: str, **more: str) -> None:
-        given = [f"{key}={value}" for key, value in (common | more).items()]
+        variables = [f"{key}={value}" for key, value in (common | more).items()]
         main(
             [
                 "run",
@@ -185,12 +191,12 @@ def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, cha
                 "--output-dir",
                 str(out),
                 "--set",
-                *given,
+                *variables,
             ]
         )
 
     run("phase1", gpt_url=url)
-    first = len(asked["gpt-5-mini"])
+    first = len(bodies_of_model["gpt-5-mini"])
     run("phase2")
     phases = {
         phase.name: phase
@@ -198,27 +204,31 @@ def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, cha
         for phase in read_experiment(_file(name)).phases
     }
     for phase in phases.values():
-        parts = [out / phase.name]
+        folders = [out / phase.name]
         if phase.name.startswith("reward_"):
-            parts = [out / phase.name / criterion for criterion in phase.settings["only"]]
+            folders = [out / phase.name / criterion for criterion in phase.settings["only"]]
         if phase.command == "responses" and "adapters" in phase.settings:
             assert read_json(out / phase.name / "manifest.json")["status"] == "finished"
             files = {path.name for path in (out / phase.name).iterdir()}
             assert files == {"manifest.json", *phase.settings["adapters"]}
             continue
-        for part in parts:
+        for part in folders:
             assert read_json(part / "manifest.json")["status"] == "finished", part
             check_files(phase.command, part)
 
-    assert asked.keys() == {"gpt-5-mini", "gpt-4o"} and len(asked["gpt-4o"]) == 12
-    assert {body["top_p"] for body in asked["gpt-4o"]} == {0.95}
-    assert not any("temperature" in body for body in asked["gpt-5-mini"]), "the family takes none"
+    assert (
+        bodies_of_model.keys() == {"gpt-5-mini", "gpt-4o"} and len(bodies_of_model["gpt-4o"]) == 12
+    )
+    assert {body["top_p"] for body in bodies_of_model["gpt-4o"]} == {0.95}
+    assert not any("temperature" in body for body in bodies_of_model["gpt-5-mini"]), (
+        "the family takes none"
+    )
     for name, criteria in (("preferences", 2), ("preferences_survey", 4), ("preferences_maxim", 4)):
         results = read_json(out / name / "manifest.json")["results"]
         assert results["votes_asked"] == results["votes_valid"] == 28 * 3 * criteria
-        for criterion, counted in results["criteria"].items():
-            assert len(read_json(out / name / f"{criterion}_pairs.json")) == counted["pairs"]
-            assert counted["pairs"] == 28 - counted["questions_without_pair"]
+        for criterion, counts in results["criteria"].items():
+            assert len(read_json(out / name / f"{criterion}_pairs.json")) == counts["pairs"]
+            assert counts["pairs"] == 28 - counts["questions_without_pair"]
     for number, models in ((1, PHASE_1), (2, PHASE_2)):
         folder = out / f"evaluation_phase{number}"
         results = read_json(folder / "manifest.json")["results"]
@@ -228,14 +238,14 @@ def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, cha
         report = (out / f"report_phase{number}" / "report.html").read_text(encoding="utf-8")
         assert [model for model in models if model not in report] == []
         assert [m for m in {*PHASE_1, *PHASE_2} - {*models} if f"evaluation_{m}" in report] == []
-    assert first < len(asked["gpt-5-mini"])
+    assert first < len(bodies_of_model["gpt-5-mini"])
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
-    calls = {model: len(bodies) for model, bodies in asked.items()}
+    calls = {model: len(bodies) for model, bodies in bodies_of_model.items()}
     run("phase1", gpt_url=url)
     run("phase2")
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
-    assert {model: len(bodies) for model, bodies in asked.items()} == calls
+    assert {model: len(bodies) for model, bodies in bodies_of_model.items()} == calls
 
 
 def _file(name: str) -> Path:

@@ -15,8 +15,8 @@ from jaxmodpo.judging.ledger import Ledger
 
 
 def test_the_run_is_shown_by_tenths_and_against_a_plain_loop(capsys, tmp_path):
-    place = str(tmp_path / "votes.sqlite")
-    bench_judge(BenchJudgeConfig(calls=45, max_concurrency=4, ledger=place, compare=True))
+    ledger_path = str(tmp_path / "votes.sqlite")
+    bench_judge(BenchJudgeConfig(calls=45, max_concurrency=4, ledger=ledger_path, compare=True))
     printed = capsys.readouterr().out
     tenths = [int(calls) for calls in re.findall(r"^\| (\d+) +\|", printed, re.MULTILINE)]
     assert tenths == [5, 9, 14, 18, 23, 27, 32, 36, 41, 45]
@@ -26,28 +26,27 @@ def test_the_run_is_shown_by_tenths_and_against_a_plain_loop(capsys, tmp_path):
         r" votes/s",
         printed,
     )
-    with Ledger(place) as ledger:
+    with Ledger(ledger_path) as ledger:
         votes = list(ledger.every_vote())
     assert len(votes) == 45 and {vote.status for vote in votes} == {"valid"}
     assert len({vote.order for vote in votes}) > 5
 
 
 def test_a_second_run_on_one_ledger_asks_anew(capsys, tmp_path):
-    place = str(tmp_path / "votes.sqlite")
+    ledger_path = str(tmp_path / "votes.sqlite")
     for _ in range(2):
-        bench_judge(BenchJudgeConfig(calls=10, max_concurrency=2, ledger=place))
-    with Ledger(place) as ledger:
+        bench_judge(BenchJudgeConfig(calls=10, max_concurrency=2, ledger=ledger_path))
+    with Ledger(ledger_path) as ledger:
         assert len(list(ledger.every_vote())) == 20 and len(ledger.runs()) == 2
 
 
 def test_requests_are_of_the_size_that_is_promised():
-    asked = list(module._requests(400)())
-    assert (
-        len(asked) == len({(one.question_id, one.persona_id, one.criteria) for one in asked}) == 400
-    )
-    for one in asked:
-        assert (len(one.persona_text), len(one.question_text)) == (1500, 200)
-        assert [len(response.response_text) for response in one.responses] == [600] * 5
+    requests = list(module._requests(400)())
+    subjects = {(request.question_id, request.persona_id, request.criteria) for request in requests}
+    assert len(requests) == len(subjects) == 400
+    for request in requests:
+        assert (len(request.persona_text), len(request.question_text)) == (1500, 200)
+        assert [len(response.response_text) for response in request.responses] == [600] * 5
 
 
 class Transport(chat_server.asyncio.WriteTransport):

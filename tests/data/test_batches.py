@@ -27,14 +27,14 @@ def examples(count: int = 23, seed: int = 0) -> Examples:
 @BOTH
 def test_every_epoch_has_every_example_once_and_every_batch_one_shape(batching):
     batches = Batches(examples(), batch_size=3, accumulation=2, epochs=3, batching=batching)
-    shapes, seen = set(), []
+    shapes, seen_rows = set(), []
     for step, batch in enumerate(batches):
         shapes.add(tuple(sorted((name, array.shape) for name, array in batch.items())))
         members = batches.members(step)
-        seen.append(members[members >= 0])
-        assert batch["row_weights"].sum() == len(seen[-1])
-    assert len(shapes) == 1 and len(seen) == batches.steps == 3 * 4
-    epochs = [np.concatenate(seen[4 * n : 4 * n + 4]) for n in range(3)]
+        seen_rows.append(members[members >= 0])
+        assert batch["row_weights"].sum() == len(seen_rows[-1])
+    assert len(shapes) == 1 and len(seen_rows) == batches.steps == 3 * 4
+    epochs = [np.concatenate(seen_rows[4 * n : 4 * n + 4]) for n in range(3)]
     for epoch in epochs:
         np.testing.assert_array_equal(np.sort(epoch), np.arange(23))
     assert not np.array_equal(epochs[0], epochs[1])
@@ -45,31 +45,31 @@ def test_packed_rows_hold_each_sequence_whole_and_say_where_it_lies():
     batches = Batches(data, batch_size=4, accumulation=2, batching="packed")
     for step in range(batches.steps):
         batch, members = batches.at(step), batches.members(step)
-        for part in range(2):
-            placed = members[part][members[part] >= 0]
-            assert batch["row_weights"][part].tolist() == [1.0] * len(placed) + [0.0] * (
+        for half in range(2):
+            placed = members[half][members[half] >= 0]
+            assert batch["row_weights"][half].tolist() == [1.0] * len(placed) + [0.0] * (
                 batches.shape.examples - len(placed)
             )
             for place, example in enumerate(placed):
                 np.testing.assert_array_equal(
-                    batch["reference_logps"][part, place], data.fields["reference_logps"][example]
+                    batch["reference_logps"][half, place], data.fields["reference_logps"][example]
                 )
                 for sequence in range(2):
                     row, segment = divmod(
-                        int(batch["places"][part, place, sequence]), batches.shape.segments
+                        int(batch["places"][half, place, sequence]), batches.shape.segments
                     )
-                    here = batch["segments"][part, row] == segment + 1
+                    here = batch["segments"][half, row] == segment + 1
                     length, prompt = (
                         data.lengths[example, sequence],
                         data.prompt_lengths[example, sequence],
                     )
                     np.testing.assert_array_equal(
-                        batch["tokens"][part, row][here], data.tokens[example, sequence, :length]
+                        batch["tokens"][half, row][here], data.tokens[example, sequence, :length]
                     )
                     np.testing.assert_array_equal(
-                        batch["positions"][part, row][here], np.arange(length)
+                        batch["positions"][half, row][here], np.arange(length)
                     )
-                    learned = batch["completions"][part, row] == segment + 1
+                    learned = batch["completions"][half, row] == segment + 1
                     assert learned.sum() == length - prompt and (learned <= here).all()
 
 
@@ -155,6 +155,6 @@ def test_groups_and_parts_are_evenly_filled():
     groups = balanced_updates(generator.permutation(96), lengths, 16, generator)
     totals = lengths[groups].sum(1)
     assert totals.max() < 1.03 * totals.mean()
-    parts = balanced_microbatches(groups, lengths, 4, 8, generator)
-    np.testing.assert_array_equal(np.sort(parts[parts >= 0]), np.arange(96))
-    assert lengths[parts].sum(2).max() < 1.1 * lengths[parts].sum(2).mean()
+    microbatches = balanced_microbatches(groups, lengths, 4, 8, generator)
+    np.testing.assert_array_equal(np.sort(microbatches[microbatches >= 0]), np.arange(96))
+    assert lengths[microbatches].sum(2).max() < 1.1 * lengths[microbatches].sum(2).mean()

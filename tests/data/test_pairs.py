@@ -163,10 +163,10 @@ def test_the_real_harmless_test_set_reads_whole_as_its_last_turns(caplog, real_d
     mark, alike = "\n\nAssistant:", 0
     with gzip.open(harmless, "rt", encoding="utf-8") as file:
         for pair, row in zip(pairs, map(json.loads, file), strict=True):
-            (start, _, better), (other, _, worse) = (
+            (start, _, better), (other_start, _, worse) = (
                 row[side].rpartition(mark) for side in ("chosen", "rejected")
             )
-            if start == other:
+            if start == other_start:
                 alike += 1
                 assert (pair.chosen.response_text, pair.rejected.response_text) == (
                     better.strip(),
@@ -255,8 +255,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
 def test_a_folder_of_several_splits_asks_for_one(tmp_path):
     import datasets
 
-    part = datasets.Dataset.from_list(ROWS)
-    datasets.DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "both"))
+    dataset = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": dataset, "test": dataset}).save_to_disk(str(tmp_path / "both"))
     with pytest.raises(UserError, match="train, test"):
         load_pairs(tmp_path / "both")
     assert texts(load_pairs(tmp_path / "both" / "train")) == TEXTS
@@ -294,8 +294,8 @@ def _halve(path: Path) -> None:
 
 def test_a_parquet_column_that_python_cannot_hold_is_refused_in_a_sentence(tmp_path):
     columns = {name: pa.array([row[name] for row in ROWS]) for name in ROWS[0]}
-    parts = [pa.field("content", pa.string())] * 2
-    twice = pa.StructArray.from_arrays([pa.array(["x", "y"])] * 2, fields=parts)
+    fields = [pa.field("content", pa.string())] * 2
+    twice = pa.StructArray.from_arrays([pa.array(["x", "y"])] * 2, fields=fields)
     late = pa.array([2**62] * 2, pa.timestamp("ms"))
     for name, column, message in (
         ("twice", twice, "duplicate field names"),
@@ -385,9 +385,12 @@ def test_conversations_beside_the_prompt_that_they_repeat_are_ultrafeedbacks(tmp
         {"prompt": "\n\nHuman: q\n\nAssistant:", "chosen": "\n\nHuman: q\n\nAssistant: a",
          "rejected": "\n\nHuman: q\n\nAssistant: b"},
     ]  # fmt: skip
-    read = [load_pairs(write_lines(tmp_path / "p.jsonl", row)) for row in layouts]
-    assert all(pairs == read[0] for pairs in read)
-    assert (read[0][0].question_text, read[0][0].chosen.response_text) == ("q", "a")
+    pairs_by_layout = [load_pairs(write_lines(tmp_path / "p.jsonl", row)) for row in layouts]
+    assert all(pairs == pairs_by_layout[0] for pairs in pairs_by_layout)
+    assert (pairs_by_layout[0][0].question_text, pairs_by_layout[0][0].chosen.response_text) == (
+        "q",
+        "a",
+    )
     with pytest.raises(
         UserError,
         match="row 1: chosen and rejected are conversations that do not begin with the prompt",

@@ -37,7 +37,7 @@ def test_epitome_splits_into_the_papers_sizes_and_mean_lengths(tmp_path, real_da
     train = read_questions(tmp_path / "out" / "questions_train.csv")
     test = read_questions(tmp_path / "out" / "questions_test.csv")
     assert (len(train), len(test)) == (2379, 600)
-    means = [sum(len(q.question_text) for q in part) / len(part) for part in (train, test)]
+    means = [sum(len(q.question_text) for q in split) / len(split) for split in (train, test)]
     assert means == pytest.approx([183.0, 182.3], abs=0.06)  # 182.98 and 182.35
     assert not {q.question_id for q in train} & {q.question_id for q in test}
     with epitome.open(encoding="utf-8", newline="") as file:
@@ -59,11 +59,11 @@ def test_a_post_with_several_replies_is_one_question(tmp_path):
 
 def test_every_length_quartile_gives_the_same_share_of_test_questions(tmp_path):
     run(tmp_path, written(tmp_path / "a.csv", posts()))
-    places = sorted(
+    positions = sorted(
         int(q.question_id[1:]) // 10
         for q in read_questions(tmp_path / "out" / "questions_test.csv")
     )
-    assert places == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert positions == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_each_filter_leaves_out_its_own_posts_and_counts_them(tmp_path):
@@ -96,10 +96,10 @@ def test_two_runs_write_the_same_bytes_and_another_seed_another_split(tmp_path):
         questions(
             QuestionsConfig(input=(source,), output_dir=tmp_path / name, test_size=8, seed=seed)
         )
-    one, two, three = (
+    first_file, two, three = (
         (tmp_path / name / "questions_test.csv").read_bytes() for name in ("one", "two", "three")
     )
-    assert one == two != three
+    assert first_file == two != three
 
 
 def test_a_finished_run_is_not_done_again(tmp_path):
@@ -118,9 +118,9 @@ def test_a_finished_run_is_not_done_again(tmp_path):
 
 
 def test_an_id_with_two_texts_is_named_with_file_and_row_within_and_across_files(tmp_path):
-    one = written(tmp_path / "one.csv", [*posts(), ("s3", "quite another post")])
+    written_posts = written(tmp_path / "one.csv", [*posts(), ("s3", "quite another post")])
     with pytest.raises(UserError, match=r"one\.csv, row 41.*s3"):
-        run(tmp_path, one)
+        run(tmp_path, written_posts)
     first, second = (
         written(tmp_path / "a.csv", posts()),
         written(tmp_path / "b.csv", [("s9", "quite another post")]),

@@ -19,7 +19,7 @@ from jaxmodpo.endpoints.pool import Limiter, drain
 
 
 def test_every_item_is_worked_on_once_and_no_more_are_drawn_than_there_are_workers():
-    calls_drawn, ahead, lock, done = 0, [], threading.Lock(), []
+    calls_drawn, ahead, lock, finished = 0, [], threading.Lock(), []
 
     def items() -> Iterator[int]:
         nonlocal calls_drawn
@@ -30,13 +30,13 @@ def test_every_item_is_worked_on_once_and_no_more_are_drawn_than_there_are_worke
 
     def work(n: int) -> None:
         with lock:
-            ahead.append(calls_drawn - len(done))
+            ahead.append(calls_drawn - len(finished))
         time.sleep(0.0002)
         with lock:
-            done.append(n)
+            finished.append(n)
 
     drain(items(), work, workers=5, stop=threading.Event())
-    assert sorted(done) == list(range(300)) and max(ahead) <= 5
+    assert sorted(finished) == list(range(300)) and max(ahead) <= 5
 
 
 def test_no_more_threads_than_workers_ever_exist():
@@ -69,7 +69,7 @@ def test_the_first_error_of_the_work_stops_the_drawing_and_lets_the_rest_finish(
 
 
 def test_an_error_of_the_iterator_is_raised_after_what_was_drawn_is_done():
-    done = []
+    finished = []
 
     def items() -> Iterator[int]:
         yield from range(3)
@@ -77,32 +77,32 @@ def test_an_error_of_the_iterator_is_raised_after_what_was_drawn_is_done():
 
     def work(n: int) -> None:
         time.sleep(0.02)
-        done.append(n)
+        finished.append(n)
 
     with pytest.raises(ValueError, match="no fourth"):
         drain(items(), work, workers=2, stop=threading.Event())
-    assert sorted(done) == [0, 1, 2]
+    assert sorted(finished) == [0, 1, 2]
 
 
 def test_a_stop_set_from_outside_ends_it_in_order():
-    stop, done = threading.Event(), []
+    stop, finished = threading.Event(), []
 
     def work(n: int) -> None:
-        done.append(n)
-        if len(done) == 10:
+        finished.append(n)
+        if len(finished) == 10:
             stop.set()
 
     drain(itertools.count(), work, workers=1, stop=stop)
-    assert done == list(range(10))
+    assert finished == list(range(10))
 
 
 def test_ctrl_c_in_the_main_thread_waits_for_what_is_under_way(monkeypatch):
-    started, done = threading.Semaphore(0), []
+    started, finished = threading.Semaphore(0), []
 
     def work(n: int) -> None:
         started.release()
         time.sleep(0.2)
-        done.append(n)
+        finished.append(n)
 
     real, interrupts = threading.Thread.join, [KeyboardInterrupt]
 
@@ -116,23 +116,23 @@ def test_ctrl_c_in_the_main_thread_waits_for_what_is_under_way(monkeypatch):
     monkeypatch.setattr(threading.Thread, "join", join)
     with pytest.raises(KeyboardInterrupt):
         drain(itertools.count(), work, workers=3, stop=threading.Event())
-    assert sorted(done) == [0, 1, 2]
+    assert sorted(finished) == [0, 1, 2]
 
 
 def test_ctrl_c_while_the_threads_still_start_waits_for_what_is_under_way():
-    done, started = [], threading.Event()
+    finished, started = [], threading.Event()
 
     def work(n: int) -> None:
         if not started.is_set():
             started.set()
             os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.3)
-        done.append(n)
+        finished.append(n)
 
     numbers = itertools.count()
     with pytest.raises(KeyboardInterrupt):
         drain(numbers, work, workers=400, stop=threading.Event())
-    assert len(done) == next(numbers)
+    assert len(finished) == next(numbers)
     assert not [t for t in threading.enumerate() if t.name.startswith("judge")]
 
 

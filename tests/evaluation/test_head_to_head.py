@@ -38,8 +38,8 @@ def test_every_unit_has_each_model_first_for_exactly_half_of_the_personas(work, 
     run(work, monkeypatch, judge)
     first = Counter()
     for request in judge.requests:
-        shown = [r.response_text for r in request.responses]
-        first[request.criteria[0].name, tuple(sorted(shown)), shown[0]] += 1
+        texts = [r.response_text for r in request.responses]
+        first[request.criteria[0].name, tuple(sorted(texts)), texts[0]] += 1
     assert len(first) == 2 * 2 * 3 * QUESTIONS * REPLIES
     assert set(first.values()) == {PERSONAS // 2}
 
@@ -52,10 +52,12 @@ def test_a_judge_that_only_looks_at_positions_gives_every_model_one_half(work, m
 def test_no_persona_sees_a_model_in_the_same_place_throughout(work, monkeypatch):
     judge = FirstShown()
     run(work, monkeypatch, judge, names=["good", "poor"])
-    places = Counter(
+    counts_by_position = Counter(
         (r.persona_id, r.responses[0].response_text.startswith("9")) for r in judge.requests
     )
-    assert set(places) == {(f"p{n}", first) for n in range(PERSONAS) for first in (True, False)}
+    assert set(counts_by_position) == {
+        (f"p{n}", first) for n in range(PERSONAS) for first in (True, False)
+    }
 
 
 def test_the_judge_never_sees_a_models_name_or_its_own_response_ids(work, monkeypatch):
@@ -79,8 +81,8 @@ def test_order_and_names_of_the_models_do_not_change_what_is_asked_or_found(work
     first = run(work, monkeypatch, judges[0])
     second = run(work, monkeypatch, judges[1], out="reversed", names=list(WORTH)[::-1])
     assert set(judges[0].requests) == set(judges[1].requests)
-    for part in ("models", "intervals", "pairwise", "pairwise_intervals", "counts"):
-        assert first[part] == second[part]
+    for field_name in ("models", "intervals", "pairwise", "pairwise_intervals", "counts"):
+        assert first[field_name] == second[field_name]
 
 
 def test_identical_texts_are_a_tie_without_asking(work, monkeypatch):
@@ -192,8 +194,8 @@ def test_outcomes_file_suffices_to_recompute_the_win_rates(work, monkeypatch):
     assert len(rows) == 2 * 3 * QUESTIONS * REPLIES
     for criterion, square in results["pairwise"].items():
         for a, b in itertools.combinations(WORTH, 2):
-            own = [r for r in rows if (r["criterion"], r["a"], r["b"]) == (criterion, a, b)]
-            assert square[a][b] == pytest.approx(np.mean([float(r["outcome"]) for r in own]))
+            own_rows = [r for r in rows if (r["criterion"], r["a"], r["b"]) == (criterion, a, b)]
+            assert square[a][b] == pytest.approx(np.mean([float(r["outcome"]) for r in own_rows]))
 
 
 def test_only_some_criteria_and_personas_are_asked_when_so_set(work, monkeypatch):
@@ -238,11 +240,11 @@ def test_with_both_orders_each_persona_sees_both_and_what_turns_with_them_is_a_t
 ):
     judge = FirstShown()
     results = run(work, monkeypatch, judge, both_orders=True)
-    seen = Counter(
+    orders = Counter(
         (r.criteria[0].name, r.persona_id, frozenset(r.responses)) for r in judge.requests
     )
     assert (
-        set(seen.values()) == {2}
+        set(orders.values()) == {2}
         and len(judge.requests) == 2 * 2 * 3 * QUESTIONS * REPLIES * PERSONAS
     )
     assert {(r["votes_a"], r["votes_b"], r["ties"], r["outcome"]) for r in outcomes(work)} == {

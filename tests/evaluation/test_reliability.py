@@ -82,26 +82,26 @@ def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
     """Two runs that share a ledger, and ids, but not texts: neither replaces, repeats or turns the
     other's votes.
     """
-    one = list(asked(judging(1), questions=8, personas=5))
-    other = list(asked(judging(1), questions=8, seed=3, run="s"))
-    same_ids = [v._replace(key=f"other {v.key}") for v in other]
+    first_run = list(asked(judging(1), questions=8, personas=5))
+    second_run = list(asked(judging(1), questions=8, seed=3, run="s"))
+    same_ids = [v._replace(key=f"other {v.key}") for v in second_run]
     own_ids = [
         v._replace(
             shown=tuple(f"x{i}" for i in v.shown), order=tuple(f"x{i}" for i in v.order or ())
         )
         for v in same_ids
     ]
-    expected = said_of(stored(tmp_path / "apart.sqlite", [*one, *own_ids]))
+    expected = said_of(stored(tmp_path / "apart.sqlite", [*first_run, *own_ids]))
     assert expected["counts"] == {"votes": 200, "valid": 200, "failed": 0, "superseded": 0}
-    results = said_of(stored(tmp_path / "same.sqlite", [*one, *same_ids]))
+    results = said_of(stored(tmp_path / "same.sqlite", [*first_run, *same_ids]))
     # Asked again, the same key is still one vote.
-    again = said_of(stored(tmp_path / "again.sqlite", [*one, *same_ids, *one]))
+    again = said_of(stored(tmp_path / "again.sqlite", [*first_run, *same_ids, *first_run]))
     assert (
         again["counts"] == expected["counts"] | {"superseded": 40}
         and results["counts"] == expected["counts"]
     )
-    for part in ("position", "both_orders", "repeats", "personas"):
-        assert results[part] == again[part] == expected[part]
+    for section in ("position", "both_orders", "repeats", "personas"):
+        assert results[section] == again[section] == expected[section]
     assert (
         results["repeats"] == results["both_orders"] == []
         and only(results["personas"])["units"] == 16
@@ -110,8 +110,8 @@ def test_other_texts_under_the_same_ids_are_other_votes(tmp_path):
 
 def test_a_ledger_of_failed_votes_says_so(tmp_path):
     votes = [
-        vote(1, 1, shown, None, status="refusal", model="")
-        for shown in (["a", "b"], ["a", "b", "c"])
+        vote(1, 1, order, None, status="refusal", model="")
+        for order in (["a", "b"], ["a", "b", "c"])
     ]
     results = said_of(stored(tmp_path / "v.sqlite", votes))
     assert results["judges"] == results["position"] == results["personas"] == []
@@ -147,8 +147,8 @@ def test_effect_of_position_is_recovered_where_positions_are_not_balanced(tmp_pa
     rng = np.random.default_rng(5)
     votes = []
     for question, persona in itertools.product(range(100), range(20)):
-        shown = ["a", "b"] if rng.random() < 0.8 else ["b", "a"]
-        votes.append(vote(question, persona, shown, ["a" if rng.random() < 0.8 else "b"]))
+        order = ["a", "b"] if rng.random() < 0.8 else ["b", "a"]
+        votes.append(vote(question, persona, order, ["a" if rng.random() < 0.8 else "b"]))
     row = only(said_of(stored(tmp_path / "v.sqlite", votes))["position"])
     assert row["first_share"]["interval"][0] > 0.6
     assert row["effect"]["interval"][0] < 0 < row["effect"]["interval"][1]
@@ -194,10 +194,10 @@ def test_position_test_of_an_unbiased_judge_is_significant_as_often_as_it_says(t
         rng = np.random.default_rng(seed)
         votes = []
         for question, persona in itertools.product(range(10), range(8)):
-            shown = [str(n) for n in rng.permutation(3)]
+            order = [str(n) for n in rng.permutation(3)]
             # Strong worth, so that votes of a question are alike; positions are drawn for each.
-            felt = np.array([float(name) for name in shown]) + rng.gumbel(size=3)
-            votes.append(vote(question, persona, shown, [shown[n] for n in np.argsort(-felt)]))
+            felt = np.array([float(name) for name in order]) + rng.gumbel(size=3)
+            votes.append(vote(question, persona, order, [order[n] for n in np.argsort(-felt)]))
         small += (
             only(said_of(stored(tmp_path / f"{seed}.sqlite", votes), resamples=2)["position"])[
                 "p_value"

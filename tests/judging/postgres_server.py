@@ -34,9 +34,9 @@ def _program(name: str) -> str:
 
 
 def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 class Postgres:
@@ -100,7 +100,7 @@ class Postgres:
             "max_connections": 60,
         }
         settings |= {"unix_socket_directories": self.folder, "shared_buffers": "16MB"}
-        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [self.server, "-D", str(self.folder / "data"), *flags],
@@ -124,11 +124,11 @@ class Postgres:
     def execute(self, statement: str) -> None:
         import psycopg
 
-        where = (
+        location = (
             f"host=127.0.0.1 port={self.port} user=tester password={PASSWORD} dbname=postgres"
             " connect_timeout=5"
         )
-        with psycopg.connect(where, autocommit=True) as connection:
+        with psycopg.connect(location, autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def new_place(self) -> str:
@@ -137,8 +137,8 @@ class Postgres:
         """
         self.schemas += 1
         self.execute(f"create schema ledger_{self.schemas}")
-        where = f"127.0.0.1:{self.port}/postgres?options=-csearch_path%3Dledger_{self.schemas}"
-        return f"postgresql://tester:{PASSWORD}@{where}"
+        location = f"127.0.0.1:{self.port}/postgres?options=-csearch_path%3Dledger_{self.schemas}"
+        return f"postgresql://tester:{PASSWORD}@{location}"
 
     def stop(self) -> None:
         """End it at once, as a machine that loses its power does."""

@@ -102,8 +102,8 @@ def test_threads_that_share_a_budget_of_calls_make_exactly_as_many(failing):
     may come.
     """
     budget = Budget(most_calls=40)
-    refusals, most = spend(budget, 8, [0.0, None, None] if failing else [0.0])
-    assert budget.calls == 40 and len(refusals) == 8 and most <= 8
+    refusals, most_inside = spend(budget, 8, [0.0, None, None] if failing else [0.0])
+    assert budget.calls == 40 and len(refusals) == 8 and most_inside <= 8
 
 
 def test_threads_that_share_a_budget_of_dollars_never_exceed_it_even_with_their_first_calls():
@@ -112,8 +112,8 @@ def test_threads_that_share_a_budget_of_dollars_never_exceed_it_even_with_their_
         refusals, _ = spend(budget, 16, [0.01], seed)
         assert budget.dollars == pytest.approx(0.1) and budget.calls == 10 and len(refusals) == 16
     dear = Budget(most_dollars=0.1)
-    refusals, most = spend(dear, 16, [0.08])
-    assert dear.calls == 1 and len(refusals) == 16 and most == 1, (
+    refusals, most_inside = spend(dear, 16, [0.08])
+    assert dear.calls == 1 and len(refusals) == 16 and most_inside == 1, (
         "the first call is alone, since its price is unknown"
     )
 

@@ -26,9 +26,10 @@ CRITERION, OTHER = Criterion("empathy", "d", "b", "w"), Criterion("safety", "d",
 
 
 def requests(count: int, criteria: tuple[Criterion, ...] = (CRITERION,)) -> list[Request]:
-    shown = (Candidate("a", "x"), Candidate("b", "y"))
+    candidates = (Candidate("a", "x"), Candidate("b", "y"))
     return [
-        Request("compare", f"q{n}", "post", "p", "profile", criteria, shown) for n in range(count)
+        Request("compare", f"q{n}", "post", "p", "profile", criteria, candidates)
+        for n in range(count)
     ]
 
 
@@ -251,9 +252,9 @@ def test_no_more_requests_are_drawn_than_one_look_into_the_ledger_takes(tmp_path
             return super().answer(request)
 
     def counted() -> Iterator[Request]:
-        shown = (Candidate("a", "x"), Candidate("b", "y"))
+        candidates = (Candidate("a", "x"), Candidate("b", "y"))
         for n in range(1200):
-            request = Request("compare", f"q{n}", "post", "p", "profile", (CRITERION,), shown)
+            request = Request("compare", f"q{n}", "post", "p", "profile", (CRITERION,), candidates)
             alive.add(request)
             yield request
 
@@ -264,11 +265,11 @@ def test_no_more_requests_are_drawn_than_one_look_into_the_ledger_takes(tmp_path
 
 
 def test_two_responses_with_one_id_are_refused(tmp_path):
-    shown = (Candidate("a", "x"), Candidate("a", "y"))
+    candidates = (Candidate("a", "x"), Candidate("a", "y"))
     with pytest.raises(ValueError, match="question q: two shown responses have the same id"):
         run(
             tmp_path / "v.sqlite",
-            [Request("compare", "q", "", "p", "", (CRITERION,), shown)],
+            [Request("compare", "q", "", "p", "", (CRITERION,), candidates)],
             Scripted(False),
         )
 
@@ -280,26 +281,30 @@ def test_a_request_without_a_vote_is_not_passed_over(tmp_path):
 
 def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LOOK_AGAIN", 0.02)
-    with Ledger(tmp_path / "v.sqlite") as other, Ledger(tmp_path / "v.sqlite") as own:
+    with Ledger(tmp_path / "v.sqlite") as other_ledger, Ledger(tmp_path / "v.sqlite") as own_ledger:
         theirs = [Call(call_key(r, "scripted"), r) for r in requests(3)]
-        assert other.claims.take([a.key for a in theirs]) == {a.key for a in theirs}
+        assert other_ledger.claims.take([a.key for a in theirs]) == {a.key for a in theirs}
 
         def answer_later() -> None:
             time.sleep(0.3)
-            for asked in theirs[:2]:
+            for request_of_other in theirs[:2]:
                 answer = Answer("valid", "", {"empathy": ("a",)}, "other")
-                other.add(votes_of(asked, answer, judge="scripted", run=""), [asked.key])
-            other.claims.release([theirs[2].key])
+                other_ledger.add(
+                    votes_of(request_of_other, answer, judge="scripted", run=""),
+                    [request_of_other.key],
+                )
+            other_ledger.claims.release([theirs[2].key])
 
         helper = threading.Thread(target=answer_later)
         helper.start()
         judge = Scripted(costs=True)
-        collect(lambda: requests(6), judge, own, label="test")
+        collect(lambda: requests(6), judge, own_ledger, label="test")
         helper.join()
         # The one that the other gave up is asked here.
         assert sorted(judge.asked) == ["q2", "q3", "q4", "q5"]
         models = [
-            votes[0].model for _, votes in votes_by_request(lambda: requests(6), "scripted", own)
+            votes[0].model
+            for _, votes in votes_by_request(lambda: requests(6), "scripted", own_ledger)
         ]
         assert models == ["other", "other", "m", "m", "m", "m"]
 
@@ -307,7 +312,7 @@ def test_what_another_process_asks_is_left_to_it_and_waited_for(tmp_path, monkey
 def test_after_any_end_no_claim_is_left(tmp_path):
     for error in (None, RuntimeError, KeyboardInterrupt):
         path = tmp_path / f"{error}.sqlite"
-        with Ledger(path) as ledger, Ledger(path) as other:
+        with Ledger(path) as ledger, Ledger(path) as other_ledger:
             judge = Scripted(
                 True, raises_after=None if error is None else 5, error=error or RuntimeError
             )
@@ -316,7 +321,7 @@ def test_after_any_end_no_claim_is_left(tmp_path):
             except BaseException as raised:
                 assert error is not None and isinstance(raised, error)
             keys = [call_key(r, "scripted") for r in requests(20)]
-            assert other.claims.take(keys) == set(keys)
+            assert other_ledger.claims.take(keys) == set(keys)
 
 
 def test_a_call_for_one_missing_criterion_changes_nothing_of_the_others(tmp_path):

@@ -25,8 +25,8 @@ SUFFIXES = [".jsonl", ".parquet"]
 
 
 def votes_on(question: str, answer: Answer, run: str = "r") -> list[Vote]:
-    shown = (Candidate("a", "one"), Candidate("b", "two"))
-    request = Request("compare", question, "post", "p", "profile", CRITERIA, shown, ties=True)
+    candidates = (Candidate("a", "one"), Candidate("b", "two"))
+    request = Request("compare", question, "post", "p", "profile", CRITERIA, candidates, ties=True)
     return votes_of(Call(call_key(request, "judge"), request), answer, judge="judge", run=run)
 
 
@@ -92,12 +92,12 @@ def test_of_a_run_or_only_what_counts(ledger, tmp_path, suffix):
         ]
 
     names = ("empathy", "safety")
-    other = [("q2", name, status) for status in ("valid", "refusal") for name in names]
-    assert kept(run="other") == other
-    assert kept(run="other", counted=True) == other[:2]
+    other_votes = [("q2", name, status) for status in ("valid", "refusal") for name in names]
+    assert kept(run="other") == other_votes
+    assert kept(run="other", counted=True) == other_votes[:2]
     assert kept(counted=True) == [
         *(("q1", name, "valid") for name in names),
-        *other[:2],
+        *other_votes[:2],
         ("q3", "empathy", "valid"),
         ("q3", "safety", "parse_error"),
         *(("q4", name, "content_filter") for name in names),
@@ -106,11 +106,11 @@ def test_of_a_run_or_only_what_counts(ledger, tmp_path, suffix):
 
 def test_counted_votes_are_those_that_the_ledger_counts(ledger):
     with Ledger(ledger) as opened:
-        counted = list(opened.every_vote(effective_only=True))
+        effective_votes = list(opened.every_vote(effective_only=True))
         keys = list({vote.key for vote in recorded()})
-        assert {vote.key: vote for vote in counted} == opened.votes(keys) and len(counted) == len(
-            keys
-        )
+        assert {vote.key: vote for vote in effective_votes} == opened.votes(keys) and len(
+            effective_votes
+        ) == len(keys)
 
 
 @pytest.mark.parametrize(
@@ -215,16 +215,16 @@ def test_a_row_that_no_vote_can_be_is_a_sentence(tmp_path, row, field, value, wo
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_memory_does_not_grow_with_the_votes(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr(export, "_GROUP", 500)
-    one = recorded()[2]
+    exported = recorded()[2]
     peaks = []
     for count in (6_000, 12_000):
-        place = tmp_path / f"{count}.sqlite"
-        with Ledger(place) as ledger:
+        ledger_path = tmp_path / f"{count}.sqlite"
+        with Ledger(ledger_path) as ledger:
             import_votes(
-                ledger, (one._replace(key=f"{n:032x}", raw=f"{n}" * 100) for n in range(count))
+                ledger, (exported._replace(key=f"{n:032x}", raw=f"{n}" * 100) for n in range(count))
             )
         tracemalloc.start()
-        votes(VotesConfig(ledger=str(place), output=tmp_path / f"v{suffix}", counted=True))
+        votes(VotesConfig(ledger=str(ledger_path), output=tmp_path / f"v{suffix}", counted=True))
         assert sum(1 for _ in read_votes(tmp_path / f"v{suffix}")) == count
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()

@@ -105,9 +105,9 @@ def test_an_answer_that_failed_gives_no_order_to_any_criterion():
 
 
 def test_a_vote_is_seen_by_others_once_it_is_added(place):
-    with Ledger(place) as ledger, Ledger(place) as other:
+    with Ledger(place) as ledger, Ledger(place) as other_ledger:
         ledger.add([vote("1")])
-        assert other.statuses(keys("1")) == {keys("1")[0]: "valid"}
+        assert other_ledger.statuses(keys("1")) == {keys("1")[0]: "valid"}
 
 
 def test_a_vote_in_a_file_is_synced_before_it_counts(tmp_path):
@@ -157,22 +157,24 @@ STATUSES: list[Status] = ["valid", "refusal", "error"]
 def test_the_newest_valid_vote_counts_or_the_newest_where_none_is(place):
     """Every sequence of up to three votes under one key, against the rule written out."""
     sequences = [s for n in (1, 2, 3) for s in itertools.product(STATUSES, repeat=n)]
-    expected, wanted = {}, [hashlib.md5(repr(s).encode()).hexdigest() for s in sequences]
+    expected, expected_keys = {}, [hashlib.md5(repr(s).encode()).hexdigest() for s in sequences]
     with Ledger(place) as ledger:
         for position in range(3):
-            for sequence, key in zip(sequences, wanted, strict=True):
+            for sequence, key in zip(sequences, expected_keys, strict=True):
                 if position < len(sequence):
-                    one = vote("1", sequence[position])._replace(
+                    voted = vote("1", sequence[position])._replace(
                         key=key, call=f"{key[:20]} {position}"
                     )
-                    ledger.add([one])
+                    ledger.add([voted])
                     before = expected.get(key)
-                    if before is None or one.status == "valid" or before.status != "valid":
-                        expected[key] = one
-        assert ledger.votes(wanted) == expected
-        assert ledger.statuses(wanted) == {key: v.status for key, v in expected.items()}
-        counted = list(ledger.every_vote(effective_only=True))
-        assert {v.key: v for v in counted} == expected and len(counted) == len(expected)
+                    if before is None or voted.status == "valid" or before.status != "valid":
+                        expected[key] = voted
+        assert ledger.votes(expected_keys) == expected
+        assert ledger.statuses(expected_keys) == {key: v.status for key, v in expected.items()}
+        effective_votes = list(ledger.every_vote(effective_only=True))
+        assert {v.key: v for v in effective_votes} == expected and len(effective_votes) == len(
+            expected
+        )
         assert len(list(ledger.every_vote())) == sum(map(len, sequences)), "superseded ones stay"
 
 
@@ -190,10 +192,10 @@ def test_more_keys_than_a_database_takes_parameters_are_looked_up(place):
     votes = [vote(str(n)) for n in range(1203)]
     with Ledger(place) as ledger:
         ledger.add(votes)
-        wanted = [v.key for v in votes]
-        assert len(ledger.votes(wanted)) == len(ledger.statuses(wanted)) == 1203
-        assert ledger.claims.take(wanted) == set(wanted)
-        ledger.claims.release(wanted)
+        expected_keys = [v.key for v in votes]
+        assert len(ledger.votes(expected_keys)) == len(ledger.statuses(expected_keys)) == 1203
+        assert ledger.claims.take(expected_keys) == set(expected_keys)
+        ledger.claims.release(expected_keys)
 
 
 def test_what_was_spent_is_counted_by_call_and_by_run(place):
@@ -219,11 +221,11 @@ def test_what_was_spent_is_counted_by_call_and_by_run(place):
 
 def test_an_export_reads_back_into_another_ledger(place, tmp_path):
     votes = [vote(str(n), "refusal" if n % 3 == 0 else "valid", run="r") for n in range(20)]
-    with Ledger(place) as ledger, Ledger(tmp_path / "other.sqlite") as other:
+    with Ledger(place) as ledger, Ledger(tmp_path / "other.sqlite") as other_ledger:
         ledger.add(votes)
         records = [json.loads(json.dumps(as_record(v))) for v in ledger.every_vote()]
-        assert import_votes(other, (from_record(r, "here") for r in records)) == 20
-        assert list(other.every_vote()) == votes
+        assert import_votes(other_ledger, (from_record(r, "here") for r in records)) == 20
+        assert list(other_ledger.every_vote()) == votes
     for wrong in ({}, [], {**records[0], "more": 1}):
         with pytest.raises(UserError, match="here: not a vote"):
             from_record(wrong, "here")  # type: ignore[arg-type]
@@ -249,10 +251,10 @@ def test_votes_of_many_threads_are_committed_together_and_each_is_durable_when_t
 
         def add(thread: int) -> None:
             for n in range(15):
-                one = vote(f"{thread} {n}")
-                ledger.add([one])
-                if reader.votes([one.key]) != {one.key: one}:
-                    problems.append(one)
+                new_vote = vote(f"{thread} {n}")
+                ledger.add([new_vote])
+                if reader.votes([new_vote.key]) != {new_vote.key: new_vote}:
+                    problems.append(new_vote)
 
         threads = [threading.Thread(target=add, args=(n,)) for n in range(16)]
         for thread in threads:
@@ -300,50 +302,56 @@ def test_a_commit_that_fails_is_told_to_every_thread_whose_votes_were_in_it(plac
 
 
 def test_a_claim_keeps_others_out_until_it_is_released_or_answered(place):
-    with Ledger(place) as one, Ledger(place) as two:
-        assert one.claims.take(keys("1", "2", "3")) == set(keys("1", "2", "3"))
+    with Ledger(place) as first_ledger, Ledger(place) as two:
+        assert first_ledger.claims.take(keys("1", "2", "3")) == set(keys("1", "2", "3"))
         assert two.claims.take(keys("2", "3", "4")) == set(keys("4"))
-        assert one.claims.take(keys("1", "4")) == set(), "neither one's own again nor another's"
-        one.claims.release(keys("2"))
-        one.add([vote("3")], keys("3"))
+        assert first_ledger.claims.take(keys("1", "4")) == set(), (
+            "neither one's own again nor another's"
+        )
+        first_ledger.claims.release(keys("2"))
+        first_ledger.add([vote("3")], keys("3"))
         assert two.claims.take(keys("1", "2", "3")) == set(keys("2", "3"))
-        one.claims.release_all()
+        first_ledger.claims.release_all()
         assert two.claims.take(keys("1")) == set(keys("1"))
 
 
 def test_closing_gives_back_what_is_claimed(place):
-    with Ledger(place) as one:
-        one.claims.take(keys("1"))
+    with Ledger(place) as first_ledger:
+        first_ledger.claims.take(keys("1"))
     with Ledger(place) as two:
         assert two.claims.take(keys("1")) == set(keys("1"))
 
 
 def test_of_many_threads_and_ledgers_that_claim_the_same_each_key_goes_to_one(place):
-    wanted = keys(*map(str, range(60)))
-    with Ledger(place) as one, Ledger(place) as two:
+    expected_keys = keys(*map(str, range(60)))
+    with Ledger(place) as first_ledger, Ledger(place) as two:
         got: list[set[str]] = []
 
         def claim(ledger: Ledger, turn: int) -> None:
             for start in range(0, 60, 10):
                 at = (start + 10 * turn) % 60
-                got.append(ledger.claims.take(wanted[at : at + 10]))
+                got.append(ledger.claims.take(expected_keys[at : at + 10]))
 
-        threads = [threading.Thread(target=claim, args=((one, two)[n % 2], n)) for n in range(6)]
+        threads = [
+            threading.Thread(target=claim, args=((first_ledger, two)[n % 2], n)) for n in range(6)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert Counter(key for some in got for key in some) == dict.fromkeys(wanted, 1)
+    assert Counter(key for keys_of_thread in got for key in keys_of_thread) == dict.fromkeys(
+        expected_keys, 1
+    )
 
 
 def test_a_lease_that_is_not_renewed_runs_out_and_one_that_is_does_not(place, monkeypatch):
     monkeypatch.setattr(claims, "LEASE", 0.4)
-    with Ledger(place) as renewing, Ledger(place) as lost, Ledger(place) as other:
+    with Ledger(place) as renewing, Ledger(place) as lost, Ledger(place) as other_ledger:
         monkeypatch.setattr(lost.claims, "_start_renewing", lambda: None)
         assert renewing.claims.take(keys("1")) and lost.claims.take(keys("2"))
-        assert other.claims.take(keys("1", "2")) == set()
+        assert other_ledger.claims.take(keys("1", "2")) == set()
         time.sleep(1.0)
-        assert other.claims.take(keys("1", "2")) == set(keys("2"))
+        assert other_ledger.claims.take(keys("1", "2")) == set(keys("2"))
         # Who lost it gives back nothing that is another's.
         lost.claims.release(keys("2"))
         with Ledger(place) as third:
@@ -351,9 +359,9 @@ def test_a_lease_that_is_not_renewed_runs_out_and_one_that_is_does_not(place, mo
 
 
 def test_claims_of_a_batch_outlive_their_process_and_can_be_taken_back(place):
-    with Ledger(place) as one:
-        one.claims.take(keys("1", "2", "3"))
-        one.claims.give_to_batch(keys("1", "2"), "tag", 60.0)
+    with Ledger(place) as first_ledger:
+        first_ledger.claims.take(keys("1", "2", "3"))
+        first_ledger.claims.give_to_batch(keys("1", "2"), "tag", 60.0)
     with Ledger(place) as two, Ledger(place) as three:
         assert two.claims.take(keys("1", "2", "3")) == set(keys("3"))
         assert three.claims.take_from_batch("tag") == set(keys("1", "2"))
@@ -365,12 +373,12 @@ def test_claims_of_a_batch_outlive_their_process_and_can_be_taken_back(place):
 
 
 def test_batches_are_kept_by_run_with_their_newest_state(place):
-    with Ledger(place, "r") as ledger, Ledger(place, "other") as other:
+    with Ledger(place, "r") as ledger, Ledger(place, "other") as other_ledger:
         ledger.batches.record(Batch("a", "", "prepared", 5))
         ledger.batches.record(Batch("a", "batch-1", "submitted", 5))
-        other.batches.record(Batch("b", "", "prepared", 1))
+        other_ledger.batches.record(Batch("b", "", "prepared", 1))
         assert ledger.batches.all() == [Batch("a", "batch-1", "submitted", 5)]
-        assert other.batches.all() == [Batch("b", "", "prepared", 1)]
+        assert other_ledger.batches.all() == [Batch("b", "", "prepared", 1)]
 
 
 CLAIMS_AND_WAITS = """
@@ -398,16 +406,16 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_claims_of_a_process_that_was_killed_are_free_at_once(place):
-    wanted = keys("1", "2", "3")
-    process = child(CLAIMS_AND_WAITS, place, *wanted)
+    expected_keys = keys("1", "2", "3")
+    process = child(CLAIMS_AND_WAITS, place, *expected_keys)
     assert first_line(process) == "3"
     with Ledger(place) as ledger:
-        assert ledger.claims.take([*wanted, *keys("4")]) == set(keys("4")), "it lives"
+        assert ledger.claims.take([*expected_keys, *keys("4")]) == set(keys("4")), "it lives"
         process.kill()
         process.communicate()
         # The ledger was open before: what is dead is seen whenever it stands in the way.
-        assert ledger.claims.take(wanted[:1]) == set(wanted[:1])
-        assert ledger.claims.take(wanted) == set(wanted[1:])
+        assert ledger.claims.take(expected_keys[:1]) == set(expected_keys[:1])
+        assert ledger.claims.take(expected_keys) == set(expected_keys[1:])
 
 
 SHARES = """
@@ -466,9 +474,9 @@ def test_two_processes_that_share_a_ledger_ask_each_request_once_in_total(place,
 
 
 def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it(place):
-    with Ledger(place) as ledger, Ledger(place) as other:
+    with Ledger(place) as ledger, Ledger(place) as other_ledger:
         ledger.claims.take(keys("1"))
-        with other._store.engine.begin() as connection:
+        with other_ledger._store.engine.begin() as connection:
             for table in TABLES.sorted_tables:
                 connection.execute(sql.text(f"drop table {table.name}"))
         for use in (
@@ -484,7 +492,7 @@ def test_a_database_that_refuses_is_told_in_a_sentence_whatever_was_wanted_of_it
             ) as caught:
                 use()
             assert "\n" not in str(caught.value)
-        create_tables(other._store.engine)
+        create_tables(other_ledger._store.engine)
 
 
 def test_a_ledger_whose_tables_are_damaged_is_refused_in_a_sentence(tmp_path):

@@ -75,7 +75,8 @@ def test_the_criterion_is_defined_and_overall_is_not_primed():
     (empathy,) = load_criteria("therapeutic", ["empathy"])
     text = user(request("one", "two"))
     assert all(
-        part in text for part in (empathy.description, empathy.better_when, empathy.worse_when)
+        description in text
+        for description in (empathy.description, empathy.better_when, empathy.worse_when)
     )
     overall = user(request("one", "two", criterion="overall"))
     assert "Better:" not in overall and "Worse:" not in overall and "criterion" not in overall
@@ -122,8 +123,8 @@ def test_several_criteria_stand_in_one_call_each_with_its_definition_and_its_fie
     text = user(three_replies)
     for criterion in three_replies.criteria:
         assert all(
-            part in text
-            for part in (criterion.description, criterion.better_when, criterion.worse_when)
+            description in text
+            for description in (criterion.description, criterion.better_when, criterion.worse_when)
         )
         assert f'"{criterion.name}": [' in text
     assert "as if it were the only one" in text and "as if it were the only one" not in user(
@@ -133,7 +134,9 @@ def test_several_criteria_stand_in_one_call_each_with_its_definition_and_its_fie
     assert (
         schema["required"] == list(schema["properties"]) == ["empathy", "trust_rapport", "safety"]
     )
-    assert all(part["items"]["enum"] == [1, 2, 3] for part in schema["properties"].values())
+    assert all(
+        description["items"]["enum"] == [1, 2, 3] for description in schema["properties"].values()
+    )
 
 
 @pytest.mark.parametrize(
@@ -185,10 +188,10 @@ def test_the_schema_admits_the_labels_and_nothing_else():
 
 def own(tmp_path, **changes: str | None) -> Path:
     """Our templates with some parts changed; None leaves a part out."""
-    parts = {
+    texts_by_part = {
         name: text for name, text in ({**OURS.templates, **changes}).items() if text is not None
     }
-    (tmp_path / "prompts.yaml").write_text(json.dumps(parts))
+    (tmp_path / "prompts.yaml").write_text(json.dumps(texts_by_part))
     return tmp_path / "prompts.yaml"
 
 

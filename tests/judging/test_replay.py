@@ -26,8 +26,8 @@ KINDS = [".sqlite", ".jsonl", ".parquet"]
 
 
 def request(question: str, criteria: tuple[Criterion, ...] = CRITERIA) -> Request:
-    shown = (Candidate("a", "one"), Candidate("b", "two"))
-    return Request("compare", question, "post", "p", "profile", criteria, shown, ties=True)
+    candidates = (Candidate("a", "one"), Candidate("b", "two"))
+    return Request("compare", question, "post", "p", "profile", criteria, candidates, ties=True)
 
 
 def votes_on(asked: Request, answer: Answer, identity: str = IDENTITY) -> list[Vote]:
@@ -52,15 +52,20 @@ RECORDED = [
 
 @pytest.fixture(params=KINDS)
 def recorded(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    place = tmp_path / "then.sqlite"
-    with Ledger(place) as ledger:
+    ledger_path = tmp_path / "then.sqlite"
+    with Ledger(ledger_path) as ledger:
         import_votes(
-            ledger, [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)]
+            ledger,
+            [
+                vote
+                for asked_request, answer in RECORDED
+                for vote in votes_on(asked_request, answer)
+            ],
         )
     if request.param == ".sqlite":
-        return place
-    votes(VotesConfig(ledger=str(place), output=tmp_path / f"then{request.param}"))
-    place.unlink()
+        return ledger_path
+    votes(VotesConfig(ledger=str(ledger_path), output=tmp_path / f"then{request.param}"))
+    ledger_path.unlink()
     return tmp_path / f"then{request.param}"
 
 
@@ -73,27 +78,42 @@ def replayed(judge: ReplayJudge, wanted: list[Request], place: Path) -> dict[str
         def put(asked: Call, answer: Answer) -> None:
             ledger.add(votes_of(asked, answer, judge=judge.identity, run="now"))
 
-        judge.ask((Call(call_key(one, judge.identity), one) for one in wanted), put)
+        judge.ask(
+            (Call(call_key(each_request, judge.identity), each_request) for each_request in wanted),
+            put,
+        )
         keys = [
-            key for one in wanted for key in vote_keys(Call(call_key(one, judge.identity), one))
+            key
+            for each_request in wanted
+            for key in vote_keys(Call(call_key(each_request, judge.identity), each_request))
         ]
         return ledger.votes(keys)
 
 
 def test_every_vote_is_replayed_as_it_counted(recorded, tmp_path):
     with Ledger(tmp_path / "expected.sqlite") as ledger:
-        recorded_votes = [vote for asked, answer in RECORDED for vote in votes_on(asked, answer)]
+        recorded_votes = [
+            vote for asked_request, answer in RECORDED for vote in votes_on(asked_request, answer)
+        ]
         import_votes(ledger, recorded_votes)
         expected = ledger.votes([vote.key for vote in recorded_votes])
     judge = ReplayJudge(recorded)
-    replayed_votes = replayed(judge, [asked for asked, _ in RECORDED], tmp_path / "now.sqlite")
+    replayed_votes = replayed(
+        judge, [asked_request for asked_request, _ in RECORDED], tmp_path / "now.sqlite"
+    )
     judge.close()
     # What happened then has been paid; who asked, when, and in which call is of now.
-    own: dict[str, Any] = {"run": "", "call": "", "time": "", "cost": None, "usage": None}
-    own |= dict.fromkeys(["prompt_tokens", "cached_tokens", "completion_tokens"])
-    del own["usage"]
-    assert {key: vote._replace(**own) for key, vote in replayed_votes.items()} == {
-        key: vote._replace(**own) for key, vote in expected.items()
+    changed_fields: dict[str, Any] = {
+        "run": "",
+        "call": "",
+        "time": "",
+        "cost": None,
+        "usage": None,
+    }
+    changed_fields |= dict.fromkeys(["prompt_tokens", "cached_tokens", "completion_tokens"])
+    del changed_fields["usage"]
+    assert {key: vote._replace(**changed_fields) for key, vote in replayed_votes.items()} == {
+        key: vote._replace(**changed_fields) for key, vote in expected.items()
     }
     statuses = {(vote.question_id, vote.criterion): vote.status for vote in replayed_votes.values()}
     assert statuses["q4", "empathy"] == "valid" and statuses["q4", "safety"] == "content_filter"
@@ -107,11 +127,11 @@ def test_votes_of_one_call_stay_together(recorded, tmp_path):
 
 
 def test_what_was_not_recorded_is_an_error_and_asked_of_nobody(recorded, tmp_path):
-    other = replace(request("q1"), responses=request("q1").responses[::-1])
+    reversed_request = replace(request("q1"), responses=request("q1").responses[::-1])
     # One of its two criteria was recorded, in a call of its own.
     partly = request("q5", CRITERIA[:1])
     replayed_votes = replayed(
-        ReplayJudge(recorded), [request("q9"), other, partly], tmp_path / "now.sqlite"
+        ReplayJudge(recorded), [request("q9"), reversed_request, partly], tmp_path / "now.sqlite"
     )
     unknown = [vote for vote in replayed_votes.values() if vote.question_id != "q5"]
     assert len(unknown) == 4 and {(vote.status, vote.raw) for vote in unknown} == {
@@ -159,17 +179,17 @@ def test_of_several_judges_one_must_be_named(tmp_path):
     with Ledger(tmp_path / "then.sqlite") as ledger:
         for identity in ("model gpt", "model gpt-mini", "rubric"):
             ledger.add(votes_on(request("q1"), BOTH, identity))
-    place = tmp_path / "then.sqlite"
+    ledger_path = tmp_path / "then.sqlite"
     with pytest.raises(UserError, match=r"several judges.*'model gpt'; 'model gpt-mini'; 'rubric'"):
-        ReplayJudge(place)
+        ReplayJudge(ledger_path)
     with pytest.raises(UserError, match=r"several judges.*: 'model gpt'; 'model gpt-mini'$"):
-        ReplayJudge(place, "gpt")
+        ReplayJudge(ledger_path, "gpt")
     with pytest.raises(UserError, match="no votes of a judge 'llama', only of 'model gpt'"):
-        ReplayJudge(place, "llama")
-    assert ReplayJudge(place, "mini").identity == "model gpt-mini"
-    assert ReplayJudge(place, "model gpt").identity == "model gpt"
+        ReplayJudge(ledger_path, "llama")
+    assert ReplayJudge(ledger_path, "mini").identity == "model gpt-mini"
+    assert ReplayJudge(ledger_path, "model gpt").identity == "model gpt"
     replayed_votes = replayed(
-        ReplayJudge(place, "rubric"), [request("q1")], tmp_path / "now.sqlite"
+        ReplayJudge(ledger_path, "rubric"), [request("q1")], tmp_path / "now.sqlite"
     )
     assert {vote.judge for vote in replayed_votes.values()} == {"rubric"} and len(
         replayed_votes
@@ -210,12 +230,12 @@ def test_a_vote_that_cannot_be_one_is_not_replayed(tmp_path, suffix, monkeypatch
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     wrong = [vote._replace(order=("zzz",)) for vote in votes_on(request("q1"), BOTH)]
-    place = tmp_path / f"then{suffix}"
+    ledger_path = tmp_path / f"then{suffix}"
     if suffix == ".sqlite":
-        with Ledger(place) as ledger:
+        with Ledger(ledger_path) as ledger:
             ledger.add(wrong)
     else:
-        place.write_text("".join(json.dumps(as_record(vote)) + "\n" for vote in wrong))
+        ledger_path.write_text("".join(json.dumps(as_record(vote)) + "\n" for vote in wrong))
     with pytest.raises(UserError, match=r"order \['zzz'\] does not answer 'compare' for a, b"):
-        replayed(ReplayJudge(place), [request("q1")], tmp_path / "now.sqlite")
+        replayed(ReplayJudge(ledger_path), [request("q1")], tmp_path / "now.sqlite")
     assert list((tmp_path / "temporary").iterdir()) == [], "no index of half a file is left"

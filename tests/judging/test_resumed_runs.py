@@ -65,7 +65,7 @@ def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command:
     )
 
     def flags(folder: Path) -> list[str]:
-        given = [
+        common_flags = [
             "--responses",
             *responses,
             "--personas",
@@ -75,7 +75,7 @@ def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command:
         ]
         return [
             command,
-            *given,
+            *common_flags,
             "--judge",
             "rubric",
             "--personas-per-question",
@@ -92,13 +92,13 @@ def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command:
         )
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = run("-m", "jaxmodpo.cli", *flags(whole))
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    process = run("-m", "jaxmodpo.cli", *flags(whole))
+    assert process.returncode == 0, process.stderr.decode()[-2000:]
     for after in ("9", "5"):
-        done = run("-c", KILLER, after, *flags(killed))
-        assert done.returncode == -9, done.stderr.decode()[-2000:]
-    done = run("-m", "jaxmodpo.cli", *flags(killed))
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+        process = run("-c", KILLER, after, *flags(killed))
+        assert process.returncode == -9, process.stderr.decode()[-2000:]
+    process = run("-m", "jaxmodpo.cli", *flags(killed))
+    assert process.returncode == 0, process.stderr.decode()[-2000:]
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(path.name for path in killed.iterdir()) and len(names) > 2
     for name in set(names) - {"manifest.json", "votes.sqlite"}:

@@ -204,17 +204,21 @@ def test_overall_is_the_mean_weighted_by_importance():
     )
     judge = RubricJudge(seed=0, noise=0)
     # Scores by hand: this reply has one phrase of empathy and, in "see a doctor", one of safety.
-    one, other = "No wonder.", "See a doctor."
-    assert {c: judge.score(one, c) for c in judge.importances(warm)} == {
+    cold_reply, warm_reply = "No wonder.", "See a doctor."
+    assert {c: judge.score(cold_reply, c) for c in judge.importances(warm)} == {
         c: 0.25 if c == "empathy" else 0 for c in judge.importances(warm)
     }
     # 0.25 * 5 against 0.25 * 5, over the same sum of importances: a tie; with empathy 0, a loss.
     assert (
-        order(judge, request(one, other, kind="compare", criterion="overall", persona=warm)) == ()
+        order(
+            judge,
+            request(cold_reply, warm_reply, kind="compare", criterion="overall", persona=warm),
+        )
+        == ()
     )
-    assert order(judge, request(one, other, kind="compare", criterion="overall", persona=cold)) == (
-        "r1",
-    )
+    assert order(
+        judge, request(cold_reply, warm_reply, kind="compare", criterion="overall", persona=cold)
+    ) == ("r1",)
 
 
 def test_a_persona_that_cares_more_is_swayed_more_often():
@@ -265,12 +269,12 @@ def test_compare_and_rank_agree():
 def test_a_call_by_several_criteria_says_what_calls_by_each_say():
     judge = RubricJudge(5, 0.5)
     three_replies = request(WARM, SAFE, PLAIN)
-    several = dataclasses.replace(three_replies, criteria=tuple(load_criteria("therapeutic")))
+    all_criteria = dataclasses.replace(three_replies, criteria=tuple(load_criteria("therapeutic")))
     alone = {
         c.name: order(judge, dataclasses.replace(three_replies, criteria=(c,)))
-        for c in several.criteria
+        for c in all_criteria.criteria
     }
-    assert judge.answer(several).orders == alone and len(set(alone.values())) > 1
+    assert judge.answer(all_criteria).orders == alone and len(set(alone.values())) > 1
 
 
 def test_every_source_of_the_noise_changes_it():
@@ -296,8 +300,8 @@ def test_every_source_of_the_noise_changes_it():
 
 def test_the_noise_is_gaussian_with_the_given_spread():
     judge = RubricJudge(0, 0.5)
-    asked = (request(PLAIN, person=f"p{n}") for n in range(4000))
-    utilities = [judge._rating(r, r.responses[0], "empathy").utility for r in asked]
+    requests = (request(PLAIN, person=f"p{n}") for n in range(4000))
+    utilities = [judge._rating(r, r.responses[0], "empathy").utility for r in requests]
     mean = sum(utilities) / len(utilities)
     spread = math.sqrt(sum((x - mean) ** 2 for x in utilities) / len(utilities))
     assert abs(mean) < 4 * 0.5 / math.sqrt(4000)

@@ -67,10 +67,10 @@ def test_every_persona_serves_equally_often_up_to_one(questions, personas, wante
     wanted = min(wanted, personas)
     assigned = assign_personas(ids("q", questions), ids("p", personas), wanted, seed)
     assert list(assigned) == ids("q", questions)
-    each = wanted or personas
-    assert all(len(set(chosen)) == len(chosen) == each for chosen in assigned.values())
+    personas_each = wanted or personas
+    assert all(len(set(voters)) == len(voters) == personas_each for voters in assigned.values())
     served = Counter(dict.fromkeys(ids("p", personas), 0))
-    served.update(p for chosen in assigned.values() for p in chosen)
+    served.update(p for voters in assigned.values() for p in voters)
     assert max(served.values()) - min(served.values()) <= 1
 
 
@@ -91,9 +91,9 @@ def test_more_personas_than_there_are_is_the_users_mistake():
 
 
 def test_the_shown_order_is_a_permutation_blind_to_the_given_order():
-    shown = shown_order("abcde", "q", "p", seed=3)
-    assert sorted(shown) == list("abcde")
-    assert shown == shown_order("edcba", "q", "p", seed=3)
+    order = shown_order("abcde", "q", "p", seed=3)
+    assert sorted(order) == list("abcde")
+    assert order == shown_order("edcba", "q", "p", seed=3)
     others = {shown_order("abcde", "q", f"p{n}", seed=3) for n in range(50)}
     assert len(others) > 30
 
@@ -128,10 +128,10 @@ def test_the_side_of_a_persona_hangs_on_seed_and_unit_and_not_on_the_lists_order
 
 def test_the_official_code_shows_all_personas_the_same_first_by_one_draw():
     personas = ids("p", 9)
-    seen = [head_to_head_positions(f"u{n}", personas, 7, "official-code") for n in range(400)]
-    assert set(seen) == {frozenset(), frozenset(personas)}
+    positions = [head_to_head_positions(f"u{n}", personas, 7, "official-code") for n in range(400)]
+    assert set(positions) == {frozenset(), frozenset(personas)}
     # Standard deviation of a binomial(400, 1/2): 10.
-    assert abs(seen.count(frozenset()) - 200) < 50
+    assert abs(positions.count(frozenset()) - 200) < 50
     assert shown_order("dbca", "q", "p", 3, "official-code") == tuple("dbca")
 
 
@@ -204,12 +204,15 @@ def test_ties_are_reported_and_broken_by_the_seed_alone():
     weights = position_weights(4)
     winners = Counter()
     for seed in range(400):
-        one = aggregate(votes, "abcd", weights, seed=seed)
-        other = aggregate(votes[::-1], "dcba", weights, seed=seed)
-        assert one is not None and other is not None
-        assert one.has_ties and [set(group) for group in one.ranking] == [{"a", "b"}, {"c", "d"}]
-        assert one.order == other.order
-        winners[one.order[0]] += 1
+        result = aggregate(votes, "abcd", weights, seed=seed)
+        result_reversed = aggregate(votes[::-1], "dcba", weights, seed=seed)
+        assert result is not None and result_reversed is not None
+        assert result.has_ties and [set(group) for group in result.ranking] == [
+            {"a", "b"},
+            {"c", "d"},
+        ]
+        assert result.order == result_reversed.order
+        winners[result.order[0]] += 1
     # Standard deviation of a binomial(400, 1/2): 10.
     assert abs(winners["a"] - 200) < 50
 
@@ -248,8 +251,8 @@ def test_a_rank_is_one_more_than_how_many_are_better(orders):
 def test_ties_for_first_or_last_drop_the_pair_only_if_told_to():
     result = aggregate(ranked("abcd", "bacd"), "abcd", position_weights(4), seed=0)
     assert result is not None
-    ((chosen, rejected),) = preference_pairs(result, "best-worst", "seed")
-    assert chosen in "ab" and rejected == "d"
+    ((chosen_id, rejected),) = preference_pairs(result, "best-worst", "seed")
+    assert chosen_id in "ab" and rejected == "d"
     assert preference_pairs(result, "best-worst", "drop") == []
 
 
@@ -293,10 +296,10 @@ def test_votes_that_do_not_belong_together_are_refused():
 @given(st.lists(st.permutations("abcd"), min_size=1, max_size=8))
 def test_points_do_not_depend_on_who_voted_first(orders):
     votes = ranked(*("".join(order) for order in orders))
-    one = aggregate(votes, "abcd", position_weights(4), seed=7)
-    assert one is not None
-    assert one == aggregate(votes[::-1], "abcd", position_weights(4), seed=7)
-    assert sum(one.points.values()) == 0
+    result = aggregate(votes, "abcd", position_weights(4), seed=7)
+    assert result is not None
+    assert result == aggregate(votes[::-1], "abcd", position_weights(4), seed=7)
+    assert sum(result.points.values()) == 0
 
 
 # --------------------------------------------------------------------------- comparisons
@@ -343,7 +346,7 @@ def test_of_both_orders_only_what_wins_in_both_wins_and_half_an_answer_is_none(
 
 
 def asked(n: int, persona: str = "p") -> Request:
-    shown = (Candidate("a", "x"), Candidate("b", "y"))
+    candidates = (Candidate("a", "x"), Candidate("b", "y"))
     return Request(
         "compare",
         f"q{n}",
@@ -351,7 +354,7 @@ def asked(n: int, persona: str = "p") -> Request:
         persona,
         "profile",
         (Criterion("empathy", "d", "b", "w"),),
-        shown,
+        candidates,
     )
 
 
@@ -365,8 +368,10 @@ def test_the_share_that_is_asked_again_is_the_one_asked_for_and_drawn_by_the_see
     # A larger share asks the same ones and more.
     assert all(
         more
-        for one, more in zip(again, (asked_again(r, 0.3, seed=1) for r in requests), strict=True)
-        if one
+        for request_again, more in zip(
+            again, (asked_again(r, 0.3, seed=1) for r in requests), strict=True
+        )
+        if request_again
     )
     assert all(asked_again(r, 1.0, seed=1) for r in requests) and not any(
         asked_again(r, 0.0, 1) for r in requests

@@ -83,10 +83,10 @@ def with_numbers(comparisons: Comparisons, numbers: np.ndarray) -> Examples:
     """Return the questions with the same numbers as their replies' ``reference_logps``."""
     questions = comparisons.by_question()
     values = np.zeros(questions.examples.lengths.shape, np.float32)
-    for row, example, places in zip(
+    for row, example, positions in zip(
         comparisons.rows, questions.example_of, questions.places, strict=True
     ):
-        values[example, places] = numbers[row]
+        values[example, positions] = numbers[row]
     return questions.examples.with_fields(reference_logps=values)
 
 
@@ -216,9 +216,9 @@ def test_questions_are_grouped_by_id_and_prompt_in_any_order_and_equal_texts_are
     assert examples.fields["comparison_weights"].sum(1).tolist() == [10, 11, 1]
     # Every pair finds its own two replies again.
     for number, pair in enumerate(mixed):
-        for place, candidate in enumerate((pair.chosen, pair.rejected)):
+        for row, candidate in enumerate((pair.chosen, pair.rejected)):
             tokens, prompt = text.example(pair.question_text, candidate.response_text)
-            example, slot = questions.example_of[number], questions.places[number, place]
+            example, slot = questions.example_of[number], questions.places[number, row]
             assert examples.prompt_lengths[example, slot] == prompt
             length = examples.lengths[example, slot]
             assert examples.tokens[example, slot, :length].tolist() == tokens
@@ -230,9 +230,9 @@ def test_one_pair_a_question_stands_as_it_is_chosen_before_rejected(policy):
     examples = policy_pairs([pairs], text).by_question().examples
     assert examples.fields["comparisons"].tolist() == [[[0, 1]]] * 2
     for example, pair in enumerate(pairs):
-        for place, candidate in enumerate((pair.chosen, pair.rejected)):
+        for row, candidate in enumerate((pair.chosen, pair.rejected)):
             tokens, _ = text.example(pair.question_text, candidate.response_text)
-            assert examples.tokens[example, place, : len(tokens)].tolist() == tokens
+            assert examples.tokens[example, row, : len(tokens)].tolist() == tokens
 
 
 def test_a_question_of_too_many_replies_becomes_several_examples_that_lose_no_pair(policy):
@@ -287,5 +287,5 @@ def test_replies_that_a_question_does_not_have_take_no_room(policy, batching):
         places = batch["places"][0][example[:, None], replies]
         # A pair's replies lie in two places, and no other question's pair has them.
         assert (places[:, 0] != places[:, 1]).all()
-        for place in np.unique(places):
-            assert len(np.unique(example[(places == place).any(1)])) == 1
+        for position in np.unique(places):
+            assert len(np.unique(example[(places == position).any(1)])) == 1

@@ -201,9 +201,9 @@ def test_joint_pairs_meet_by_question_in_the_first_objectives_order():
     first = [pair("q2", "a"), pair("q1", "b"), pair("q1", "c"), pair("q3", "d")]
     second = [pair("q1", "e"), pair("q2", "f"), pair("q4", "g")]
     aligned = align_pairs({"empathy": first, "safety": second})
-    left, right = aligned.pair_sets
+    left_pairs, right = aligned.pair_sets
     assert [
-        (a.chosen.response_id, b.chosen.response_id) for a, b in zip(left, right, strict=True)
+        (a.chosen.response_id, b.chosen.response_id) for a, b in zip(left_pairs, right, strict=True)
     ] == [
         ("a+", "f+"),
         ("b+", "e+"),
@@ -223,8 +223,8 @@ def test_a_soup_of_an_adapter_with_itself_scores_the_same(settings, files, tmp_p
     )
     ours = scores(settings, files, tmp_path, tmp_path / "soup" / "adapter")
     theirs = scores(settings, files, tmp_path, dpo_adapter)
-    for left, right in zip(ours, theirs, strict=True):
-        assert left["chosen_logp"] == pytest.approx(right["chosen_logp"], abs=1e-3)
+    for left_pairs, right in zip(ours, theirs, strict=True):
+        assert left_pairs["chosen_logp"] == pytest.approx(right["chosen_logp"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -289,11 +289,11 @@ def test_margins_come_from_adapters_and_columns_too(
     rows = [
         asdict(pair)
         | {
-            "good": float(chosen),
+            "good": float(chosen_reward),
             "bad": float(rejected),
-            "margin": float(chosen - rejected),
+            "margin": float(chosen_reward - rejected),
         }
-        for pair, (chosen, rejected) in zip(pairs, rewards, strict=True)
+        for pair, (chosen_reward, rejected) in zip(pairs, rewards, strict=True)
     ]
     write_json(tmp_path / "pairs.json", rows)
     caplog.set_level(logging.INFO)
@@ -322,9 +322,9 @@ def test_margins_come_from_adapters_and_columns_too(
         [pair.question_id for pair in pairs], MODPOConfig.validation_fraction, MODPOConfig.seed
     )
     assert 0 < (~trained).sum() < 4
-    known = rewards[trained]
-    assert margins["model"]["reward_std"] == pytest.approx(float(known.std()), rel=1e-4)
-    alone = float(np.sqrt(np.mean((known[:, 0] - known[:, 1]) ** 2) / 2))
+    known_rewards = rewards[trained]
+    assert margins["model"]["reward_std"] == pytest.approx(float(known_rewards.std()), rel=1e-4)
+    alone = float(np.sqrt(np.mean((known_rewards[:, 0] - known_rewards[:, 1]) ** 2) / 2))
     assert margins["lone"]["reward_std"] == pytest.approx(alone, rel=1e-4)
     assert margins["lone"]["scale"] == pytest.approx(1 / alone, rel=1e-4)
     assert margins["lone"]["correlation_with_primary"] == pytest.approx(
@@ -345,12 +345,12 @@ def test_margins_come_from_adapters_and_columns_too(
 def test_a_margin_of_an_adapter_that_learned_another_prompt_is_warned_of(
     settings, files, tmp_path, dpo_adapter, caplog
 ):
-    other = tmp_path / "other"
-    shutil.copytree(dpo_adapter, other)
-    write_json(other / PROMPT_FILE, {"prompt_style": "chat"})
+    other_folder = tmp_path / "other"
+    shutil.copytree(dpo_adapter, other_folder)
+    write_json(other_folder / PROMPT_FILE, {"prompt_style": "chat"})
     config = MODPOConfig(
         pairs=files / "empathy.json",
-        margin=("safety=column:nothing", f"implicit=adapter:{other}"),
+        margin=("safety=column:nothing", f"implicit=adapter:{other_folder}"),
         weights=(0.4, 0.3, 0.3),
         output_dir=tmp_path / "modpo",
         **settings,
@@ -358,7 +358,7 @@ def test_a_margin_of_an_adapter_that_learned_another_prompt_is_warned_of(
     with pytest.raises(UserError, match="the column 'nothing' holds no finite number"):
         modpo(config)
     assert (
-        f"{other} was trained with --prompt-style chat and is used here with instruct"
+        f"{other_folder} was trained with --prompt-style chat and is used here with instruct"
         in caplog.text
     )
 

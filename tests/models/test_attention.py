@@ -29,16 +29,16 @@ def plain(q, k, v, *, causal, window, segments):
     group = q.shape[2] // k.shape[2]
     k, v = (np.repeat(np.asarray(x, np.float64), group, axis=2) for x in (k, v))
     scores = np.einsum("bqhc,bkhc->bhqk", np.asarray(q, np.float64), k) / np.sqrt(q.shape[-1])
-    place = np.arange(q.shape[1])
-    seen = np.ones((q.shape[1], q.shape[1]), bool)
+    position = np.arange(q.shape[1])
+    mask = np.ones((q.shape[1], q.shape[1]), bool)
     if causal:
-        seen &= place[:, None] >= place
+        mask &= position[:, None] >= position
     if window is not None:
-        seen &= place[:, None] - place < window
-    seen = np.broadcast_to(seen, (q.shape[0], 1, *seen.shape)).copy()
+        mask &= position[:, None] - position < window
+    mask = np.broadcast_to(mask, (q.shape[0], 1, *mask.shape)).copy()
     if segments is not None:
-        seen &= (segments[:, :, None] == segments[:, None, :])[:, None]
-    scores = np.where(seen, scores, -np.inf)
+        mask &= (segments[:, :, None] == segments[:, None, :])[:, None]
+    scores = np.where(mask, scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     return np.einsum("bhqk,bkhc->bqhc", weights / weights.sum(-1, keepdims=True), v)
 
@@ -87,9 +87,9 @@ def test_splash_attention_is_the_written_out_one(case):
     q, k, v, segments = inputs(150, 128)
     segments_or_none = segments if case["packed"] else None
     arguments = {"causal": case["causal"], "window": case["window"]}
-    given = None if segments_or_none is None else jnp.asarray(segments_or_none)
+    segments_BT = None if segments_or_none is None else jnp.asarray(segments_or_none)
     attention = Attention("splash", mesh=make_mesh(), interpret=True)
-    ours = attention(q, k, v, **arguments, segments_BT=given)
+    ours = attention(q, k, v, **arguments, segments_BT=segments_BT)
     np.testing.assert_allclose(
         ours, plain(q, k, v, **arguments, segments=segments_or_none), atol=2e-5
     )
@@ -98,10 +98,10 @@ def test_splash_attention_is_the_written_out_one(case):
 @pytest.mark.slow(seconds=2)
 def test_splash_gradients_equal_xlas():
     q, k, v, segments = inputs(150, 128)
-    chosen = {"causal": True, "window": 40, "segments_BT": jnp.asarray(segments)}
+    options = {"causal": True, "window": 40, "segments_BT": jnp.asarray(segments)}
 
     def total(attention, q, k, v):
-        return jnp.sum(jnp.sin(attention(q, k, v, **chosen)))
+        return jnp.sum(jnp.sin(attention(q, k, v, **options)))
 
     ours, expected = (
         jax.grad(total, argnums=(1, 2, 3))(attention, q, k, v)
@@ -178,14 +178,14 @@ assert "tpu_custom_call" in text
     importlib.util.find_spec("libtpu") is None, reason="compiling for a TPU needs libtpu"
 )
 def test_splash_attention_compiles_for_a_tpu_mesh():
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", COMPILE],
         env=os.environ | {"JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
 
 
 def test_a_jax_that_computes_gradients_of_masks_is_named_once(caplog):
@@ -211,32 +211,34 @@ def test_ranges_of_keys_are_the_mask(case):
         segments = np.zeros_like(segments)
     start, end = key_ranges(jnp.asarray(segments), causal=case["causal"], window=case["window"])
     positions = np.arange(time)
-    seen = positions >= np.asarray(start)[:, :, None]
+    mask = positions >= np.asarray(start)[:, :, None]
     if end is None:
         assert case["causal"]
-        seen &= positions <= positions[:, None]
+        mask &= positions <= positions[:, None]
     else:
-        seen &= positions < np.asarray(end)[:, :, None]
+        mask &= positions < np.asarray(end)[:, :, None]
     expected = segments[:, :, None] == segments[:, None, :]
     if case["causal"]:
         expected &= positions <= positions[:, None]
     if case["window"] is not None:
         expected &= positions[:, None] - positions < case["window"]
-    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(mask, expected)
 
 
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_tokamax_attention_and_its_gradients_are_the_written_out_ones(case):
     pytest.importorskip("tokamax._src.ops.attention.base", reason="no tokamax here (an extra)")
     q, k, v, segments = inputs(33, 16)
-    chosen = {"causal": case["causal"], "window": case["window"]}
-    given = jnp.asarray(segments) if case["packed"] else None
+    options = {"causal": case["causal"], "window": case["window"]}
+    segments_BT = jnp.asarray(segments) if case["packed"] else None
     ours = Attention("tokamax", mesh=make_mesh(), interpret=True)
-    expected = plain(q, k, v, **chosen, segments=segments if case["packed"] else None)
-    np.testing.assert_allclose(ours(q, k, v, **chosen, segments_BT=given), expected, atol=2e-6)
+    expected = plain(q, k, v, **options, segments=segments if case["packed"] else None)
+    np.testing.assert_allclose(
+        ours(q, k, v, **options, segments_BT=segments_BT), expected, atol=2e-6
+    )
 
     def total(attention, q, k, v):
-        return jnp.sum(jnp.sin(attention(q, k, v, **chosen, segments_BT=given)))
+        return jnp.sum(jnp.sin(attention(q, k, v, **options, segments_BT=segments_BT)))
 
     gradients = jax.grad(total, argnums=(1, 2, 3))
     for mine, theirs in zip(

@@ -72,8 +72,8 @@ def test_dynamic_levels_are_256_ascending_and_symmetric_but_for_one():
 @pytest.mark.parametrize("shape", [(256, 192), (448, 96), (64, 33)])
 def test_nf4_equals_an_independent_implementation(shape):
     w = weight(*shape)
-    parts = jax.jit(quantized.quantize, static_argnums=1)(jnp.asarray(w), "nf4")
-    ours = np.asarray(quantized.dequantize(parts, jnp.float32))
+    arrays = jax.jit(quantized.quantize, static_argnums=1)(jnp.asarray(w), "nf4")
+    ours = np.asarray(quantized.dequantize(arrays, jnp.float32))
     np.testing.assert_allclose(ours, numpy_nf4(w), rtol=1e-5, atol=1e-6)
 
 
@@ -86,20 +86,20 @@ def test_nf4_equals_bitsandbytes(dtype):
     packed, state = functional.quantize_4bit(
         w, blocksize=64, compress_statistics=True, quant_type="nf4"
     )
-    parts = jax.jit(quantized.quantize, static_argnums=1)(
+    arrays = jax.jit(quantized.quantize, static_argnums=1)(
         jnp.asarray(w.float().numpy()).T.astype(dtype), "nf4"
     )
     bytes_ = packed.numpy().reshape(w.shape[0], -1)
     codes = np.stack([bytes_ >> 4, bytes_ & 15], -1).reshape(w.shape).T
-    np.testing.assert_array_equal(np.asarray(parts["codes"]).astype(int), codes)
-    np.testing.assert_allclose(parts["scale_blocks"], state.state2.absmax.numpy(), rtol=1e-6)
-    np.testing.assert_allclose(parts["scale_offset"], state.offset.numpy(), rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(arrays["codes"]).astype(int), codes)
+    np.testing.assert_allclose(arrays["scale_blocks"], state.state2.absmax.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(arrays["scale_offset"], state.offset.numpy(), rtol=1e-6)
     theirs = state.absmax.numpy().reshape(w.shape[0], -1).T.astype(int)
-    difference = np.abs(np.asarray(parts["scales"]).astype(int) - theirs)
+    difference = np.abs(np.asarray(arrays["scales"]).astype(int) - theirs)
     # Its CPU kernel looks codes up in a coarse table, so that near the middle of two levels it may
     # take the farther.
     assert difference.max() <= 1 and (difference > 0).mean() < 0.02
-    ours = np.asarray(quantized.dequantize(parts, jnp.float32))
+    ours = np.asarray(quantized.dequantize(arrays, jnp.float32))
     same = np.repeat(difference == 0, quantized.BLOCK, axis=0)
     expected = functional.dequantize_4bit(packed, state).float().numpy().T
     np.testing.assert_allclose(
@@ -112,13 +112,13 @@ def test_a_quantized_matmul_is_that_of_the_dequantized_weight_and_near_the_exact
     base_dtype, error
 ):
     w, x = weight(), np.random.default_rng(1).normal(size=(5, 256)).astype(np.float32)
-    parts = quantized.quantize(jnp.asarray(w), base_dtype)
-    named = {f"w.{name}": array for name, array in parts.items()}
+    arrays = quantized.quantize(jnp.asarray(w), base_dtype)
+    named = {f"w.{name}": array for name, array in arrays.items()}
 
     def total(x):
         return jnp.sum(jnp.sin(quantized.matmul(x, named, "w")))
 
-    dense = quantized.dequantize(parts, jnp.float32)
+    dense = quantized.dequantize(arrays, jnp.float32)
     np.testing.assert_allclose(
         quantized.matmul(jnp.asarray(x), named, "w"), x @ dense, rtol=1e-4, atol=1e-4
     )
@@ -163,14 +163,16 @@ def test_the_stored_table_has_a_spec_for_each_part_with_the_parts_shape_and_type
     for base_dtype in kinds:
         stored = quantized.stored_table({"layers.w": spec, "layers.n": norm}, base_dtype)
         assert stored["layers.n"] == norm and "layers.w" not in stored
-        parts = jax.eval_shape(
+        arrays = jax.eval_shape(
             functools.partial(quantized.quantize, base_dtype=base_dtype),
             jax.ShapeDtypeStruct((128, 80), jnp.bfloat16),
         )
-        assert {f"layers.w.{name}" for name in parts} == set(stored) - {"layers.n"}
-        for name, part in parts.items():
-            held = stored[f"layers.w.{name}"]
-            assert held.shape == (3, *part.shape) and held.dtype == part.dtype.name
+        assert {f"layers.w.{name}" for name in arrays} == set(stored) - {"layers.n"}
+        for name, array in arrays.items():
+            stored_array = stored[f"layers.w.{name}"]
+            assert (
+                stored_array.shape == (3, *array.shape) and stored_array.dtype == array.dtype.name
+            )
     assert quantized.stored_table({"layers.w": spec}, "bfloat16") == {"layers.w": spec}
     with pytest.raises(UserError, match=r"64 divides; layers\.w has 96"):
         quantized.stored_table(

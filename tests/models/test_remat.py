@@ -54,16 +54,16 @@ def count_of(primitive: str, jaxpr: Any) -> int:
     """Count an operation in a program and all programs within it but those without results, which
     the compiler leaves out.
     """
-    found = 0
+    count = 0
     for equation in jaxpr.eqns:
         if not equation.outvars:
             continue
-        found += equation.primitive.name == primitive
+        count += equation.primitive.name == primitive
         for value in equation.params.values():
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                found += count_of(primitive, inner)
-    return found
+                count += count_of(primitive, inner)
+    return count
 
 
 def assert_same(ours: Any, expected: Any) -> None:
@@ -86,8 +86,8 @@ def base_of(base_dtype: BaseDtype) -> dict[str, jax.Array]:
             base[name] = weight
             continue
         layers = [quantize(layer, base_dtype) for layer in weight]
-        for part in layers[0]:
-            base[f"{name}.{part}"] = jnp.stack([layer[part] for layer in layers])
+        for layer_part in layers[0]:
+            base[f"{name}.{layer_part}"] = jnp.stack([layer[layer_part] for layer in layers])
     return base
 
 
@@ -131,10 +131,10 @@ def test_a_policys_loss_and_gradient_are_the_same(
 
         return jax.jit(jax.value_and_grad(total))(adapter)
 
-    kept = measured("none")
-    assert all(np.abs(gradient).max() > 0 for gradient in kept[1].values())
+    without_remat = measured("none")
+    assert all(np.abs(gradient).max() > 0 for gradient in without_remat[1].values())
     for remat in policies:
-        assert_same(measured(remat), kept)
+        assert_same(measured(remat), without_remat)
 
 
 @pytest.mark.slow(seconds=4)
@@ -154,9 +154,9 @@ def test_an_encoders_loss_and_gradient_are_the_same(batching: Batching):
 
         return jax.jit(jax.value_and_grad(total))(parameters)
 
-    kept = measured("none")
+    without_remat = measured("none")
     for remat in LADDER[1:]:
-        assert_same(measured(remat), kept)
+        assert_same(measured(remat), without_remat)
 
 
 def test_a_decoder_computes_again_what_is_counted():
@@ -170,16 +170,16 @@ def test_a_decoder_computes_again_what_is_counted():
 
         return operations(jax.grad(total), adapter_of())
 
-    kept = executed("none")
+    kept_flops = executed("none")
     lengths = np.full(3, 32)
     # XLA looks at every pair of positions, the count at those before; and to have no statistics
     # means to compute the scores again, which are half of attention.
     pairs = 3 * 32 * 32 * 4.0 * SHAPE.num_hidden_layers * SHAPE.num_attention_heads * SHAPE.head_dim
     counted_pairs = flops.attention(SHAPE, lengths)
     for remat in LADDER[1:]:
-        counted = flops.recomputed(SHAPE, LORA, lengths, remat)
-        counted += pairs / 2 if remat == "attention" else pairs - counted_pairs
-        assert executed(remat) - kept == pytest.approx(counted, rel=1e-6), remat
+        counted_flops = flops.recomputed(SHAPE, LORA, lengths, remat)
+        counted_flops += pairs / 2 if remat == "attention" else pairs - counted_pairs
+        assert executed(remat) - kept_flops == pytest.approx(counted_flops, rel=1e-6), remat
 
 
 def test_an_encoder_computes_again_what_is_counted():
@@ -193,12 +193,14 @@ def test_an_encoder_computes_again_what_is_counted():
 
         return operations(jax.grad(total), parameters)
 
-    kept = executed("none")
+    kept_flops = executed("none")
     lengths = np.full(2, 32)
     scores = 2.0 * config.num_hidden_layers * config.hidden_size * 2 * 32 * 32
     for remat in LADDER[1:]:
-        counted = flops.encoder_recomputed(config, lengths, remat) + scores * (remat == "attention")
-        assert executed(remat) - kept == pytest.approx(counted, rel=1e-6), remat
+        counted_flops = flops.encoder_recomputed(config, lengths, remat) + scores * (
+            remat == "attention"
+        )
+        assert executed(remat) - kept_flops == pytest.approx(counted_flops, rel=1e-6), remat
 
 
 @pytest.mark.parametrize("on_mesh", [False, True])

@@ -117,19 +117,19 @@ def test_another_survey_gives_the_same_participants(tmp_path):
     mapping = load_mapping(write_mapping(tmp_path / "other.yaml", OTHER))
     surveys, expected = read_surveys(files, mapping), participants_of(rows)
     assert [p.participant_id for p in surveys] == [p.participant_id for p in expected]
-    for one, same in zip(surveys, expected, strict=True):
-        assert (one.texts, one.ratings) == (same.texts, same.ratings)
-        assert {name: set(items) for name, items in one.lists.items()} == {
+    for survey, same in zip(surveys, expected, strict=True):
+        assert (survey.texts, survey.ratings) == (same.texts, same.ratings)
+        assert {name: set(items) for name, items in survey.lists.items()} == {
             n: set(i) for n, i in same.lists.items()
         }
-        assert quality(one) == quality(same)
+        assert quality(survey) == quality(same)
 
 
 def test_the_papers_mapping_reads_the_columns_of_the_authors_code(tmp_path):
     fields = load_yaml(builtin("personas", "paper"))["fields"]
     column = {
-        name: said["column"] if isinstance(said, dict) else said
-        for name, said in fields.items()
+        name: field_text["column"] if isinstance(field_text, dict) else field_text
+        for name, field_text in fields.items()
         if name[0] != "p"
     }
     # Spreadsheets curl apostrophes and double spaces.
@@ -151,15 +151,21 @@ def test_the_papers_mapping_reads_the_columns_of_the_authors_code(tmp_path):
     path = write_csv(
         tmp_path / "survey_UCLA.csv", [{respelled[name]: answers[name] for name in column}] * 2
     )
-    one, two = read_surveys([path], load_mapping("paper"))
-    assert (one.participant_id, two.participant_id) == ("ucla-0001", "ucla-0002")
-    assert one.texts["population"] == "UCLA" and one.texts["ethnicity"] == "Caucasian,Asian"
-    assert one.group("ethnicity") == "White/Caucasian"  # "asian" ends another word
-    assert one.lists["appropriate_uses"] == (
+    first_survey, two = read_surveys([path], load_mapping("paper"))
+    assert (first_survey.participant_id, two.participant_id) == ("ucla-0001", "ucla-0002")
+    assert (
+        first_survey.texts["population"] == "UCLA"
+        and first_survey.texts["ethnicity"] == "Caucasian,Asian"
+    )
+    assert first_survey.group("ethnicity") == "White/Caucasian"  # "asian" ends another word
+    assert first_survey.lists["appropriate_uses"] == (
         "Offering support",
         "Recommending help (e.g., therapists, hotlines)",
     )
-    assert (one.ratings["attitude_accessibility"], one.ratings["attitude_trust"]) == (5.0, 1.0)
+    assert (
+        first_survey.ratings["attitude_accessibility"],
+        first_survey.ratings["attitude_trust"],
+    ) == (5.0, 1.0)
     with pytest.raises(
         UserError, match=r"other.csv: nothing gives the population: .* \(\*ucla\*, \*prolific\*\)"
     ):
@@ -176,9 +182,9 @@ def test_what_a_survey_does_not_ask_costs_no_quality(tmp_path):
         if name not in ("diagnoses", "severity", *ATTITUDES)
     }
     mapping = load_mapping(write_mapping(tmp_path / "short.yaml", content))
-    (one,) = read_surveys([write_csv(tmp_path / "short.csv", [asked])], mapping)
-    assert one.unasked == {"diagnoses", "severity", *ATTITUDES}
-    assert {name: quality(one)[name] for name in ("completeness", "consistency")} == {
+    (survey,) = read_surveys([write_csv(tmp_path / "short.csv", [asked])], mapping)
+    assert survey.unasked == {"diagnoses", "severity", *ATTITUDES}
+    assert {name: quality(survey)[name] for name in ("completeness", "consistency")} == {
         "completeness": 1,
         "consistency": 1,
     }
@@ -328,7 +334,7 @@ def test_missing_columns_are_named_with_their_fields(tmp_path):
 
 @given(st.lists(st.text("ab ,(é", min_size=1), min_size=1), st.sampled_from([";", "|", "\n", "::"]))
 def test_a_list_is_parted_where_it_was_joined(parts, separator):
-    parts = [" ".join(part.split()) for part in parts if part.strip()]
+    parts = [" ".join(sentence.split()) for sentence in parts if sentence.strip()]
     assert entries(separator.join(parts), FieldSource(separator=separator)) == parts
 
 
@@ -359,8 +365,8 @@ def test_a_group_is_the_first_whose_word_begins_a_word():
 
 def test_the_mapping_in_the_docs_and_every_one_of_ours_is_valid(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "personas.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "shown.yaml").write_text(shown, encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "shown.yaml").write_text(example, encoding="utf-8")
     assert load_mapping(tmp_path / "shown.yaml").unasked(["population"]) == {"severity"}
     ours = sorted(path.stem for path in builtin("personas", "canonical").parent.glob("*.yaml"))
     assert ours == ["canonical", "paper"] and all(load_mapping(name).sources for name in ours)

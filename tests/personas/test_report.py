@@ -102,12 +102,14 @@ def test_a_small_table_of_more_rows_is_tested_among_tables_of_its_margins():
     table = np.array([[6, 1], [3, 3], [1, 5]])
     sizes, inside = table.sum(1), table[:, 0].sum()
     weights = {
-        taken: math.prod(math.comb(size, x) for size, x in zip(sizes, taken, strict=True))
-        for taken in itertools.product(*(range(size + 1) for size in sizes))
-        if sum(taken) == inside
+        counts: math.prod(math.comb(size, x) for size, x in zip(sizes, counts, strict=True))
+        for counts in itertools.product(*(range(size + 1) for size in sizes))
+        if sum(counts) == inside
     }
-    seen = weights[tuple(table[:, 0])]
-    exact = sum(weight for weight in weights.values() if weight <= seen) / sum(weights.values())
+    observed_weight = weights[tuple(table[:, 0])]
+    exact = sum(weight for weight in weights.values() if weight <= observed_weight) / sum(
+        weights.values()
+    )
     result = independence(table, seed=0)
     assert result["test"].startswith("Fisher–Freeman–Halton")
     # Four standard errors of a share among the random tables.
@@ -207,11 +209,11 @@ def written(tmp_path_factory):
 
 def test_neither_report_nor_log_holds_words_or_ids_of_anybody(written):
     folder, logged = written
-    shown = [
+    cells = [
         (folder / name).read_text(encoding="utf-8")
         for name in ("personas_report.html", "report.json")
     ]
-    assert not any("SECRET" in text for text in (*shown, *(message for _, message in logged)))
+    assert not any("SECRET" in text for text in (*cells, *(message for _, message in logged)))
     assert "SECRET" in (folder / "train_personas.json").read_text(encoding="utf-8")
 
 
@@ -294,11 +296,11 @@ def test_answers_are_escaped_and_many_groups_are_cut():
     sets: dict[str, list[Participant]] = {step: [wild, *people[1:]] for step in STEPS}
     rated = {p.participant_id: quality(p) for p in people}
     summary = summarize(sets, rated, minimum_quality=0.9, seed=0, synthetic=False)
-    shown = [
+    cells = [
         {"file": f"figures/{name}.png", "caption": text, "data": ""}
         for name, (_, text) in draw_figures(summary).items()
     ]
-    page = render(json.loads(json.dumps(summary)), shown)
+    page = render(json.loads(json.dumps(summary)), cells)
     assert "&lt;b&gt;$x$&lt;/b&gt;" in page and "<b>$x$" not in page
     figure = figures.composition(
         {"train": {f"group {n:02d} $": 1 + (n == 30) for n in range(40)}}, "gender"

@@ -74,9 +74,9 @@ def test_selection_keeps_every_group_where_there_is_room(data):
     sizes = collections.Counter(g for row in groups for g in row)
     need = sum(2 for size in sizes.values() if size >= 2)
     count = data.draw(st.integers(min(need, number), number))
-    chosen = select_diverse([f"a{n} b{n % 3}" for n in range(number)], count, 0, groups, 2)
-    inside = collections.Counter(g for n in chosen for g in groups[n])
-    assert len(set(chosen)) == count
+    selected = select_diverse([f"a{n} b{n % 3}" for n in range(number)], count, 0, groups, 2)
+    inside = collections.Counter(g for n in selected for g in groups[n])
+    assert len(set(selected)) == count
     assert all(inside[group] >= 2 for group, size in sizes.items() if size >= 2)
 
 
@@ -91,18 +91,18 @@ def test_no_other_split_is_more_balanced_or_meets_more_minimums(data):
         person(*(data.draw(st.sampled_from(letters)) for letters in ("AB", "FMN", "WXYZ")))
         for _ in range(number)
     ]
-    train, held = split_balanced(people, test, data.draw(st.integers(0, 5)), minimum)
-    assert sorted(train + held) == list(range(number)) and len(held) == test
-    every = [set(chosen) for chosen in itertools.combinations(range(number), test)]
-    least = min(lacking(people, chosen, minimum) for chosen in every)
-    assert lacking(people, set(held), minimum) == least
+    train, test_people = split_balanced(people, test, data.draw(st.integers(0, 5)), minimum)
+    assert sorted(train + test_people) == list(range(number)) and len(test_people) == test
+    every = [set(test_set) for test_set in itertools.combinations(range(number), test)]
+    fewest_lacking = min(lacking(people, test_set, minimum) for test_set in every)
+    assert lacking(people, set(test_people), minimum) == fewest_lacking
     best = min(
-        imbalance(people, chosen, test)
-        for chosen in every
-        if lacking(people, chosen, minimum) == least
+        imbalance(people, test_set, test)
+        for test_set in every
+        if lacking(people, test_set, minimum) == fewest_lacking
     )
     # A draw between equals weighs less than 1e-4 a person.
-    assert imbalance(people, set(held), test) <= best + 1e-4 * number
+    assert imbalance(people, set(test_people), test) <= best + 1e-4 * number
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,8 +112,8 @@ def test_groups_of_odd_sizes_have_their_minimum_in_both_sets(sizes, minimum, see
     need = minimum * sum(size >= 2 * minimum for size in sizes)
     if not (max(need, 1) <= len(people) // 3 and len(people) - len(people) // 3 >= need):
         return
-    _, held = split_balanced(people, len(people) // 3, seed, minimum)
-    inside = collections.Counter(people[n].texts["ethnicity"] for n in held)
+    _, test_people = split_balanced(people, len(people) // 3, seed, minimum)
+    inside = collections.Counter(people[n].texts["ethnicity"] for n in test_people)
     for g, size in enumerate(sizes):
         if size >= 2 * minimum:
             assert minimum <= inside[f"group {g}"] <= size - minimum
@@ -132,11 +132,11 @@ def test_the_papers_four_middle_eastern_personas_are_halved():
         for n in range(150)
     ]
     for seed in range(5):
-        train, held = split_balanced(people, 50, seed)
-        assert (len(train), len(held)) == (100, 50)
+        train, test_people = split_balanced(people, 50, seed)
+        assert (len(train), len(test_people)) == (100, 50)
         for dimension in DIMENSIONS:
             total = collections.Counter(p.group(dimension) for p in people)
-            inside = collections.Counter(people[n].group(dimension) for n in held)
+            inside = collections.Counter(people[n].group(dimension) for n in test_people)
             assert inside.pop("Middle Eastern", 2) == 2
             assert all(abs(count - total[group] / 3) < 1.34 for group, count in inside.items())
 
@@ -150,8 +150,8 @@ def test_equal_splits_are_drawn_by_the_seed():
 def test_a_minimum_that_no_split_meets_is_said_and_comes_close(caplog):
     people = [person(ethnicity="ABCDEF"[n % 6]) for n in range(24)]
     with caplog.at_level(logging.WARNING):
-        _, held = split_balanced(people, 5, 0, 2)
-    inside = collections.Counter(people[n].texts["ethnicity"] for n in held)
+        _, test_people = split_balanced(people, 5, 0, 2)
+    inside = collections.Counter(people[n].texts["ethnicity"] for n in test_people)
     assert sum(min(2, count) for count in inside.values()) == 5  # nobody more than a group needs
     assert "no split gives each set 2 of ethnicity" in caplog.text
 
@@ -159,7 +159,7 @@ def test_a_minimum_that_no_split_meets_is_said_and_comes_close(caplog):
 @pytest.mark.parametrize("minimum", [0, 1, 2, 3])
 def test_the_minimum_is_a_setting(minimum):
     people = [person(ethnicity="small" if n < 6 else "X") for n in range(60)]
-    _, held = split_balanced(people, 6, 0, minimum)
-    assert sum(people[n].texts["ethnicity"] == "small" for n in held) == max(
+    _, test_people = split_balanced(people, 6, 0, minimum)
+    assert sum(people[n].texts["ethnicity"] == "small" for n in test_people) == max(
         minimum, 1
     )  # its share is 0.6

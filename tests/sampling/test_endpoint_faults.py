@@ -56,55 +56,55 @@ def test_each_fault_passes_or_is_named_and_costs_no_second_reply(tmp_path, monke
     """A quarter of the replies meet the fault at their first call."""
     if fault == "late":
         monkeypatch.setattr(endpoint, "TIMEOUT", 2.0)
-    wanted = planned_replies(24)
-    seen = set[str]()
+    expected_replies = planned_replies(24)
+    seen_ids = set[str]()
     journal = Journal(tmp_path / "sampled.jsonl")
 
     def script(number: int, asked: str) -> str:
-        first, question = asked not in seen, int(asked.split("question-")[1].split()[0])
-        seen.add(asked)
+        first, question = asked not in seen_ids, int(asked.split("question-")[1].split()[0])
+        seen_ids.add(asked)
         return fault if first and question % 4 == 0 else ""
 
     with FaultyServer(script, late=2.5) as server:
         refused = fault == "too long"
         if refused:
             with pytest.raises(UserError, match=r"6 of 24 calls .* failed.*asks for those alone"):
-                endpoint.ask(where(server), wanted, journal)
-        rows = endpoint.ask(where(server), wanted, journal)
+                endpoint.ask(where(server), expected_replies, journal)
+        rows = endpoint.ask(where(server), expected_replies, journal)
         calls = Counter(call.prompt for call in server.calls)
-        for number, (planned, row) in enumerate(zip(wanted, rows, strict=True)):
-            met = number % 4 == 0
-            again = met and (fault in PASSING or refused)
+        for number, (planned, row) in enumerate(zip(expected_replies, rows, strict=True)):
+            is_fourth = number % 4 == 0
+            again = is_fourth and (fault in PASSING or refused)
             assert calls[prompt(planned, server)] == 1 + again
-            kind = KINDS.get(fault, "") if met else ""
+            kind = KINDS.get(fault, "") if is_fourth else ""
             assert row["kind"] == kind
             reason = "filter" if kind == "content_filter" else "end"
             expected = "" if kind else reply_to(prompt(planned, server))
-            if met and fault == "answer truncated":
+            if is_fourth and fault == "answer truncated":
                 expected, reason = expected[: len(expected) // 2], "length"
-            if met and fault == "answer twice":
+            if is_fourth and fault == "answer twice":
                 expected += expected[:-1]
-            if met and fault == "surrogate":
+            if is_fourth and fault == "surrogate":
                 expected = "What a nice reply \ufffd"
-            if met and fault in ("answer no JSON", "wrong permutation"):
+            if is_fourth and fault in ("answer no JSON", "wrong permutation"):
                 expected = row["response_text"]  # words for judges
             assert (row["response_text"], row["finish_reason"]) == (expected, reason)
-            assert row["model"] == ("m" if met and fault == "filtered prompt" else MODEL)
+            assert row["model"] == ("m" if is_fourth and fault == "filtered prompt" else MODEL)
         assert set(server.answered.values()) == ({1, 2} if refused else {1})
         before = len(server.calls)
-        assert endpoint.ask(where(server), wanted, journal) == rows
+        assert endpoint.ask(where(server), expected_replies, journal) == rows
         assert len(server.calls) == before
 
 
 @pytest.mark.slow(seconds=10)
 def test_a_thousand_replies_under_passing_faults_all_come_and_none_twice(tmp_path):
     faults = tuple(PASSING - {"late"})
-    wanted = planned_replies(1000)
+    expected_replies = planned_replies(1000)
     with FaultyServer(FaultyServer.by_chance(7, 0.2, faults), retry_after=0.02) as server:
-        rows = endpoint.ask(where(server), wanted, Journal(tmp_path / "sampled.jsonl"))
+        rows = endpoint.ask(where(server), expected_replies, Journal(tmp_path / "sampled.jsonl"))
         assert {call.fault for call in server.calls} == {*faults, ""}
         assert set(server.answered.values()) == {1} and len(server.answered) == 1000
-        for planned, row in zip(wanted, rows, strict=True):
+        for planned, row in zip(expected_replies, rows, strict=True):
             assert row["response_text"] == reply_to(prompt(planned, server))
         assert max(call.at_once for call in server.calls) <= 16
     assert len(Journal(tmp_path / "sampled.jsonl").rows) == 1000
@@ -213,9 +213,9 @@ def test_kills_lose_no_reply_and_ask_for_none_again(tmp_path):
         arguments = command(tmp_path, server.url)
 
         def start_and_kill(stored: set[str], kills_to_come: int) -> None:
-            left = REPLIES - len(stored)
-            assert left > 0, "all was asked before the last kill"
-            calls = chance.randint(1, 2 * left // (kills_to_come + 1))
+            missing_count = REPLIES - len(stored)
+            assert missing_count > 0, "all was asked before the last kill"
+            calls = chance.randint(1, 2 * missing_count // (kills_to_come + 1))
             runs.kill_after_calls(arguments, server, calls, pause=chance.uniform(0, 0.01))
 
         for kill in range(KILLS):

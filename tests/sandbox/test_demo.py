@@ -31,7 +31,9 @@ def every_reply() -> Iterator[tuple[tuple[grammar.Kind, ...], str]]:
     """Yield every filling of the four places, with a reply of it."""
     generator = np.random.default_rng(0)
     for kinds in itertools.product(grammar.SENTENCES, repeat=grammar.PLACES):
-        sentences = [grammar.sentence(kind, place, generator) for place, kind in enumerate(kinds)]
+        sentences = [
+            grammar.sentence(kind, position, generator) for position, kind in enumerate(kinds)
+        ]
         yield kinds, " ".join(sentences)
 
 
@@ -52,12 +54,12 @@ def test_replies_are_drawn_from_dirichlet_mixes():
     """
     generator = np.random.default_rng(0)
     parsed = [grammar.parse(grammar.reply(generator)) for _ in range(5000)]
-    total, places = sum(grammar.MIX.values()), grammar.PLACES
+    total, positions = sum(grammar.MIX.values()), grammar.PLACES
     for kind, parameter in grammar.MIX.items():
         share = parameter / total
         counts = np.array([(kinds or []).count(kind) for kinds in parsed])
-        variance = places * share * (1 - share) * (places + total) / (1 + total)
-        assert counts.mean() == pytest.approx(places * share, abs=4 * np.sqrt(variance / 5000))
+        variance = positions * share * (1 - share) * (positions + total) / (1 + total)
+        assert counts.mean() == pytest.approx(positions * share, abs=4 * np.sqrt(variance / 5000))
         assert counts.var() == pytest.approx(variance, rel=0.1)
 
 
@@ -104,8 +106,8 @@ class _Repeating:
 def test_the_survey_is_its_seeds_and_reads_as_one(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_survey(tmp_path / f"{name}.csv", participants=335, seed=seed)
-    same, again, other = ((tmp_path / f"{name}.csv").read_bytes() for name in "abc")
-    assert same == again != other
+    same, again, other_seed = ((tmp_path / f"{name}.csv").read_bytes() for name in "abc")
+    assert same == again != other_seed
     people = read_surveys([tmp_path / "a.csv"])
     assert len(people) == 335 and sum(p.texts["population"] == "UCLA" for p in people) == 124
 
@@ -116,9 +118,14 @@ def test_check_counts_malformed_replies_and_kinds(tmp_path):
         tmp_path / "r.csv", [Response("q", "post", str(n), text) for n, text in enumerate(texts)]
     )
     check(CheckConfig(responses=tmp_path / "r.csv", output_dir=tmp_path / "out"))
-    counted = read_json(tmp_path / "out" / "malformed.json")
-    assert (counted["malformed"], counted["replies"]) == (0.5, 4)
-    assert counted["sentences_per_reply"] == {"warm": 0.75, "safe": 0.0, "plain": 1.0, "bad": 0.25}
+    malformed = read_json(tmp_path / "out" / "malformed.json")
+    assert (malformed["malformed"], malformed["replies"]) == (0.5, 4)
+    assert malformed["sentences_per_reply"] == {
+        "warm": 0.75,
+        "safe": 0.0,
+        "plain": 1.0,
+        "bad": 0.25,
+    }
 
 
 def test_no_seeds_are_refused(tmp_path):

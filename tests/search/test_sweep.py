@@ -53,12 +53,12 @@ def test_every_setting_that_a_sweep_shares_with_a_training_reaches_it():
         Path("sweep/dpo/safety"),
     )
     # What differs from one training to the next is not the sweep's to say.
-    for settings, own in (
+    for settings, own_settings in (
         (modpo_settings, {"weights", "output_dir"}),
         (dpo_settings, {"pairs", "output_dir"}),
     ):
         shared = {field.name for field in fields(settings)} & {f.name for f in fields(config)}
-        for name in shared - own:
+        for name in shared - own_settings:
             assert getattr(settings, name) == getattr(config, name), name
 
 
@@ -164,12 +164,12 @@ def test_points_are_compared_by_weights_and_questions_and_not_by_their_places():
     result = compare(["a", "b"], base, {"modpo": modpo, "soup": turned})
     assert result.equal_weights == expected.equal_weights
     assert result.hypervolume["soup"].value == pytest.approx(expected.hypervolume["soup"].value)
-    other = point((0.3, 0.7), 0.3, 0.9, 1.0)
-    scores_of_a = dict(other.per_question["a"])
+    other_point = point((0.3, 0.7), 0.3, 0.9, 1.0)
+    scores_of_a = dict(other_point.per_question["a"])
     scores_of_a["another"] = scores_of_a.pop("7")
-    other = replace(other, per_question={**other.per_question, "a": scores_of_a})
+    other_point = replace(other_point, per_question={**other_point.per_question, "a": scores_of_a})
     with pytest.raises(UserError, match="x was measured on other questions than the base"):
-        compare(["a", "b"], base, {"modpo": modpo, "soup": [soup[0], other]})
+        compare(["a", "b"], base, {"modpo": modpo, "soup": [soup[0], other_point]})
     for wrong in (soup[:1], [soup[0]] * 2):
         with pytest.raises(
             UserError, match="compared at equal weights were made at different ones"
@@ -204,8 +204,8 @@ def test_arms_are_compared_above_one_reference_point():
     assert over_soup.hypervolume.seeds_above == 2
     assert [w.mean for w in over_modpo.weighted] == pytest.approx([0.17, 0.17], abs=0.01)
     assert [w.mean for w in over_soup.weighted] == pytest.approx([0.27, 0.27], abs=0.01)
-    shown = fronts_table(results)
-    assert "MODPO above on 2 seeds" in shown and "- soups from best-worst pairs" in shown
+    table = fronts_table(results)
+    assert "MODPO above on 2 seeds" in table and "- soups from best-worst pairs" in table
 
 
 @pytest.mark.parametrize(

@@ -55,12 +55,12 @@ def test_winning_every_one_of_many_questions_is_a_first_place():
 @pytest.mark.slow(seconds=6)
 def test_all_ranks_lie_in_their_sets_as_often_as_promised():
     random = np.random.default_rng(1)
-    held = 0
+    times_held = 0
     for _ in range(200):
         # All three are equal, so that no one may be surely better than another.
         pairs = [random.integers(0, 2, 60).astype(float).tolist() for _ in range(3)]
-        held += ranked(table_of(*pairs, models=3)) == ([1, 1, 1], [3, 3, 3])
-    assert 0.92 <= held / 200 <= 0.99
+        times_held += ranked(table_of(*pairs, models=3)) == ([1, 1, 1], [3, 3, 3])
+    assert 0.92 <= times_held / 200 <= 0.99
 
 
 def test_first_places_are_counted_and_shared():
@@ -85,12 +85,12 @@ def test_no_fewer_questions_turn_a_first_place_than_are_found():
     for _ in range(10):
         pairs = [random.choice([0, 0.5, 1], 7, p=[0.3, 0.1, 0.6]).tolist() for _ in range(3)]
         table = table_of(*pairs, models=3)
-        place = turn_first_place(table)
+        first_place = turn_first_place(table)
         averages = average_win_rates(win_rate(table))
-        assert averages[place.first] == averages.max()
-        fewest = fewest_by_trying(table, place.first)
+        assert averages[first_place.first] == averages.max()
+        fewest = fewest_by_trying(table, first_place.first)
         if np.sum(averages > averages.max() - 1e-9) == 1:
-            assert place.questions == fewest
+            assert first_place.questions == fewest
 
 
 def fewest_by_trying(table: np.ndarray, first: int) -> int | None:
@@ -98,8 +98,8 @@ def fewest_by_trying(table: np.ndarray, first: int) -> int | None:
     questions = range(table.shape[2])
     for gone in questions:
         for leave_out in itertools.combinations(questions, gone):
-            left = [question for question in questions if question not in leave_out]
-            averages = average_win_rates(win_rate(table[:, :, left]))
+            questions_left = [question for question in questions if question not in leave_out]
+            averages = average_win_rates(win_rate(table[:, :, questions_left]))
             if averages.max() > averages[first] + 1e-9:
                 return gone
     return None

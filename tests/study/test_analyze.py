@@ -127,13 +127,13 @@ def known_figures(truth: Truth, is_careless: Sequence[bool]) -> dict[str, float]
     everybody = len(is_careless)
     careful = everybody - sum(is_careless)
     careful_pairs = careful * (careful - 1) / (everybody * (everybody - 1))
-    known: dict[str, float] = {}
+    known_value: dict[str, float] = {}
     for criterion, reliability in RELIABILITY.items():
         prefers = 1 - TIES
         # Two who see the truth independently of each other, or both find the replies equal.
         alike = TIES**2 + prefers**2 * (reliability**2 + (1 - reliability) ** 2)
         agreement = careful_pairs * alike + (1 - careful_pairs) / 3
-        known[f"two people, {criterion}"] = agreement
+        known_value[f"two people, {criterion}"] = agreement
         # Shares of answers a, b and equal make the agreement by chance of Fleiss' κ.
         firsts = [better == "a" for (_, name), better in truth.items() if name == criterion]
         better = sum(firsts) / len(firsts)
@@ -144,16 +144,16 @@ def known_figures(truth: Truth, is_careless: Sequence[bool]) -> dict[str, float]
             for share in (first, prefers - first, TIES)
         ]
         by_chance = sum(share**2 for share in shares)
-        known[f"Fleiss, {criterion}"] = (agreement - by_chance) / (1 - by_chance)
+        known_value[f"Fleiss, {criterion}"] = (agreement - by_chance) / (1 - by_chance)
     # The judge decides all of safety; a careful rater agrees who sees a truth that it tells, or
     # neither.
     right = RELIABILITY["safety"]
     alike = right * JUDGE_ACCURACY + (1 - right) * (1 - JUDGE_ACCURACY)
     careful_share = careful / everybody
-    known["a person and the judge, safety"] = (
+    known_value["a person and the judge, safety"] = (
         careful_share * (1 - TIES) * alike + (1 - careful_share) / 3
     )
-    return known
+    return known_value
 
 
 def figures_of(results: HumanStudyResults) -> dict[str, Any]:
@@ -177,9 +177,9 @@ def test_simulated_raters_of_known_reliability_recover_the_known_figures(rehears
     )
     raters = read_table(rehearsed / "answers" / "raters.csv", ("rater", "careless", "excluded"))
     is_careless = [row["careless"] == "1" for row in raters if not row["excluded"]]
-    known = known_figures(truth_of(rehearsed), is_careless)
+    known_value = known_figures(truth_of(rehearsed), is_careless)
     for name, figure in figures_of(results).items():
-        assert is_near(figure, known[name]), name
+        assert is_near(figure, known_value[name]), name
     # On overall the judge never prefers the second model, and its κ is 0, as in the paper.
     assert results.criteria["overall"].two_class.kappa.value == 0
 
@@ -209,9 +209,9 @@ def standardized_errors(folder: Path, study: StudyFile, seed: int) -> list[float
     figures = figures_of(analyze(config_of(folder, bootstrap=100), study, answers))
     is_careless = [rater.is_careless for rater in raters if not rater.excluded]
     errors: list[float] = []
-    for name, known in known_figures(truth, is_careless).items():
+    for name, known_value in known_figures(truth, is_careless).items():
         low, high = figures[name].interval
-        errors.append((figures[name].value - known) / ((high - low) / 3.92))
+        errors.append((figures[name].value - known_value) / ((high - low) / 3.92))
     return errors
 
 
@@ -307,12 +307,12 @@ def test_one_rater_has_no_agreement_and_is_told_why(tmp_path):
         simulated(tmp_path, sample={"questions": 10}),
         lambda row: row if row.rater == "S1" else None,
     )
-    found = results.criteria["safety"]
-    assert found.fleiss.undefined == "no question has two raters, or all answers are the same"
-    assert found.leave_one_out.accuracy.undefined == (
+    findings = results.criteria["safety"]
+    assert findings.fleiss.undefined == "no question has two raters, or all answers are the same"
+    assert findings.leave_one_out.accuracy.undefined == (
         "no rater can be compared with a majority of others"
     )
-    assert found.two_class.accuracy.value is not None
+    assert findings.two_class.accuracy.value is not None
 
 
 def equal(row: Annotation) -> Annotation:
@@ -321,21 +321,21 @@ def equal(row: Annotation) -> Annotation:
 
 def test_nothing_but_ties_leaves_empty_cells_that_say_why(tmp_path):
     results = rewritten(simulated(tmp_path, sample={"questions": 6}), equal)
-    found = results.criteria["safety"]
-    assert found.shares["equal"].value == 1
+    findings = results.criteria["safety"]
+    assert findings.shares["equal"].value == 1
     # Wilson's, and not the bootstrap's ± 0.
-    low, high = found.shares["equal"].interval or (1.0, 0.0)
+    low, high = findings.shares["equal"].interval or (1.0, 0.0)
     assert low < 0.7 and high == 1
-    assert found.two_class.accuracy.undefined == "no question is decided by both"
-    assert all(one.accuracy.value is None for one in found.consensus)
+    assert findings.two_class.accuracy.undefined == "no question is decided by both"
+    assert all(level.accuracy.value is None for level in findings.consensus)
 
 
 def test_one_question_has_values_and_no_intervals(tmp_path):
     results = rewritten(simulated(tmp_path, sample={"questions": 1}), lambda row: row)
-    found = results.criteria["safety"]
-    assert found.shares["a"].interval is None
-    assert found.corrected.corrected.undefined is not None
-    assert found.intraclass.value is None
+    findings = results.criteria["safety"]
+    assert findings.shares["a"].interval is None
+    assert findings.corrected.corrected.undefined is not None
+    assert findings.intraclass.value is None
 
 
 def test_a_criterion_without_answers_or_without_outcomes_says_so(tmp_path):
@@ -399,10 +399,10 @@ def test_an_answer_twice_and_no_counted_rater_are_refused(tmp_path):
 
 def test_the_outcomes_of_another_judge_are_analyzed_and_marked(tmp_path):
     folder = simulated(tmp_path, sample={"questions": 8})
-    other = folder / "other.csv"
+    other_file = folder / "other.csv"
     text = (folder / "evaluation" / "outcomes.csv").read_text()
-    other.write_text(text.replace('"q0","1"', '"q00","1"'))
-    results = analyzed(folder, outcomes=other)
+    other_file.write_text(text.replace('"q0","1"', '"q00","1"'))
+    results = analyzed(folder, outcomes=other_file)
     assert not results.judge_is_samples
 
 
@@ -410,9 +410,9 @@ def test_simulated_sides_are_what_a_rater_would_press(tmp_path):
     folder = simulated(tmp_path, sample={"questions": 12})
     study: StudyFile = read_study(folder / "study" / "study.json")
     is_left = {
-        (f"S{assignment.number}", place.item_id): place.a_is_left
+        (f"S{assignment.number}", position.item_id): position.a_is_left
         for assignment in study.assignments
-        for place in assignment.places
+        for position in assignment.places
     }
     rows = read_annotations(folder / "answers" / "annotations.csv", study)
     assert len(rows) == sum(len(a.places) for a in study.assignments) * len(CRITERIA)

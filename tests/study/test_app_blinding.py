@@ -95,9 +95,9 @@ def shown_replies(store: Store, browser: Browser) -> list[str]:
     lefts: list[str] = []
     for position in range(1, len(store.study.items) + 1):
         text = browser.get(f"/item/{position}").text
-        left = re.search(r'id="reply-1">Reply A</h2>(.*?)</section>', text, re.DOTALL)
-        assert left
-        match = re.search(r"(kind|plain) writes to", left[1])
+        left_reply = re.search(r'id="reply-1">Reply A</h2>(.*?)</section>', text, re.DOTALL)
+        assert left_reply
+        match = re.search(r"(kind|plain) writes to", left_reply[1])
         if match:
             lefts.append(match[1])
     return lefts
@@ -111,12 +111,12 @@ def test_sides_are_those_that_were_drawn_for_the_rater(tmp_path: Path):
         browser.get(f"/r/{token}")
         browser.consent()
         browser.rate_all(store, pseudonym)
-        drawn = [
-            "kind" if place.a_is_left else "plain"
-            for place in store.study.assignments[number].places
-            if store.study.item(place.item_id).kind == "question"
+        sides = [
+            "kind" if position.a_is_left else "plain"
+            for position in store.study.assignments[number].places
+            if store.study.item(position.item_id).kind == "question"
         ]
-        assert shown_replies(store, browser) == drawn
+        assert shown_replies(store, browser) == sides
     store.close()
 
 
@@ -130,7 +130,8 @@ def test_hostile_texts_are_shown_and_do_nothing(tmp_path: Path):
         for item in study.items
     )
     criteria = tuple(
-        dataclasses.replace(each, title=HOSTILE, description=HOSTILE) for each in study.criteria
+        dataclasses.replace(criterion, title=HOSTILE, description=HOSTILE)
+        for criterion in study.criteria
     )
     texts = dataclasses.replace(study.texts, information=HOSTILE, instructions=HOSTILE)
     hostile = dataclasses.replace(study, title=HOSTILE, items=items, criteria=criteria, texts=texts)

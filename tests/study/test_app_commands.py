@@ -55,9 +55,9 @@ def test_links_are_printed_once_and_revoked_by_pseudonym(study: Path, tmp_path: 
 
 def test_links_that_are_too_many_are_refused_after_those_that_fit(tmp_path: Path, capsys):
     path = write_study(tmp_path)
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_error:
         main(["study", "links", str(path), "--count", "5"])
-    assert left.value.code == 2
+    assert exit_error.value.code == 2
     streams = capsys.readouterr()
     assert streams.out.count("/r/") == 3 and "all 3 places" in streams.err
 
@@ -75,10 +75,10 @@ def test_an_export_is_what_the_analysis_reads(study: Path, tmp_path: Path):
     assert len(annotations) == 8 * len(CRITERIA)
     from pyarrow import parquet
 
-    other = tmp_path / "annotations.parquet"
-    main(["study", "export", str(study), "--output", str(other)])
-    rows = parquet.read_table(other).to_pylist()
-    assert [row["choice"] for row in rows] == [each.choice for each in annotations]
+    parquet_file = tmp_path / "annotations.parquet"
+    main(["study", "export", str(study), "--output", str(parquet_file)])
+    rows = parquet.read_table(parquet_file).to_pylist()
+    assert [row["choice"] for row in rows] == [annotation.choice for annotation in annotations]
 
 
 def test_a_blinded_export_tells_sides_alone(study: Path, tmp_path: Path):
@@ -132,8 +132,8 @@ def test_secrets_that_can_be_guessed_are_refused(study: Path, monkeypatch):
 
 
 def test_a_port_that_is_taken_is_a_sentence(study: Path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with pytest.raises(UserError, match=f"cannot listen on 127.0.0.1, port {port}"):
             study_serve(StudyServeConfig(study=study, port=port))
 

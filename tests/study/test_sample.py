@@ -54,10 +54,10 @@ def test_each_question_has_its_raters_and_sides_and_loads_differ_by_one_at_most(
         sides_of_rater: list[list[bool]] = []
         for assignment in study.assignments:
             of_rater: list[bool] = []
-            for place in assignment.places:
-                if kinds[place.item_id] == kind:
-                    of_rater.append(place.a_is_left)
-                    sides_of_item.setdefault(place.item_id, []).append(place.a_is_left)
+            for position in assignment.places:
+                if kinds[position.item_id] == kind:
+                    of_rater.append(position.a_is_left)
+                    sides_of_item.setdefault(position.item_id, []).append(position.a_is_left)
             sides_of_rater.append(of_rater)
         expected = 3 if kind == "question" else 7
         assert {len(sides) for sides in sides_of_item.values()} == {expected}
@@ -72,11 +72,11 @@ def test_practice_comes_first_and_orders_differ_between_raters(tmp_path):
     kinds = {item.item_id: item.kind for item in study.items}
     orders = []
     for assignment in study.assignments:
-        sequence = [kinds[place.item_id] for place in assignment.places]
+        sequence = [kinds[position.item_id] for position in assignment.places]
         practice = sequence.count("training")
         assert practice and set(sequence[:practice]) == {"training"}
         assert sequence.count("attention") == 3
-        orders.append(tuple(place.item_id for place in assignment.places))
+        orders.append(tuple(position.item_id for position in assignment.places))
     assert len(set(orders)) == 3
 
 
@@ -85,8 +85,8 @@ def test_nothing_that_raters_see_of_an_item_names_a_model_or_a_question(tmp_path
     ids = [item.item_id for item in study.items]
     assert len(set(ids)) == len(ids)
     assert {len(item_id) for item_id in ids} == {16}
-    shown = [study.title, *vars(study.texts).values(), *ids]
-    for text, model in itertools.product(map(str, shown), study.models):
+    visible_texts = [study.title, *vars(study.texts).values(), *ids]
+    for text, model in itertools.product(map(str, visible_texts), study.models):
         assert model not in text
     assert [criterion.name for criterion in study.criteria] == sorted(CRITERIA, reverse=True)
 
@@ -94,17 +94,17 @@ def test_nothing_that_raters_see_of_an_item_names_a_model_or_a_question(tmp_path
 def test_the_same_seed_makes_the_same_study_and_another_one_another(tmp_path):
     first = study_of(tmp_path / "1", questions=9, seed=4)
     again = study_of(tmp_path / "2", questions=9, seed=4)
-    other = study_of(tmp_path / "3", questions=9, seed=5)
+    other_seed = study_of(tmp_path / "3", questions=9, seed=5)
     assert first == again
-    assert [item.item_id for item in first.items] != [item.item_id for item in other.items]
+    assert [item.item_id for item in first.items] != [item.item_id for item in other_seed.items]
 
 
 def test_a_seed_that_nobody_names_is_a_secret_of_the_study_file_which_draws_it_again(tmp_path):
     first = study_of(tmp_path / "1", questions=9, seed=None)
-    other = study_of(tmp_path / "2", questions=9, seed=None)
-    assert first.assignments != other.assignments
+    without_seed = study_of(tmp_path / "2", questions=9, seed=None)
+    assert first.assignments != without_seed.assignments
     # All 2^32 of a common seed could be tried.
-    assert max(first.seed, other.seed) > 2**48
+    assert max(first.seed, without_seed.seed) > 2**48
     manifest = (tmp_path / "1" / "study" / "manifest.json").read_text()
     assert str(first.seed) not in manifest
     assert study_of(tmp_path / "3", questions=9, seed=first.seed) == first

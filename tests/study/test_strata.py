@@ -27,7 +27,7 @@ def test_a_sample_is_within_one_of_each_quota_and_takes_no_place_twice(strata, d
     sample = stratified_sample(strata, total, np.random.default_rng(1))
     assert len(set(sample)) == len(sample) == total
     sizes = Counter(strata)
-    sampled = Counter(strata[place] for place in sample)
+    sampled = Counter(strata[position] for position in sample)
     for stratum, size in sizes.items():
         assert abs(sampled[stratum] - total * size / len(strata)) < 1
 
@@ -65,14 +65,14 @@ def test_every_two_raters_meet_about_as_often():
 
 def test_sides_are_drawn_and_not_the_same_for_every_seed():
     design = [[0, 1, 2, 3]] * 6
-    drawn = {tuple(balanced_sides(design, np.random.default_rng(s)).items()) for s in range(8)}
-    assert len(drawn) == 8
+    designs = {tuple(balanced_sides(design, np.random.default_rng(s)).items()) for s in range(8)}
+    assert len(designs) == 8
 
 
 def test_checks_stand_in_stretches_of_their_own():
     sequence = spread(list(range(30)), [100, 101, 102], np.random.default_rng(3))
     assert sorted(sequence) == [*range(30), 100, 101, 102]
-    places = [place for place, number in enumerate(sequence) if number >= 100]
-    for number, place in enumerate(places):
-        assert 10 * number + number <= place <= 10 * (number + 1) + number
+    positions = [position for position, number in enumerate(sequence) if number >= 100]
+    for number, position in enumerate(positions):
+        assert 10 * number + number <= position <= 10 * (number + 1) + number
     assert spread([1, 2], [], np.random.default_rng(0)) in ([1, 2], [2, 1])

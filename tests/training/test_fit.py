@@ -118,7 +118,7 @@ def test_counted_operations_are_those_of_the_traced_programs():
             jax.make_jaxpr(lambda a, settings=settings: total(a, settings))(adapter).jaxpr
         )
         # No token follows the last one, whose logits the program leaves out.
-        counted = (
+        counted_flops = (
             flops.forward(CONFIG, settings, lengths)
             - 3 * 2.0 * CONFIG.hidden_size * CONFIG.vocab_size
         )
@@ -133,7 +133,7 @@ def test_counted_operations_are_those_of_the_traced_programs():
             * CONFIG.num_attention_heads
             * CONFIG.head_dim
         )
-        assert traced == pytest.approx(counted + unseen, rel=1e-6)
+        assert traced == pytest.approx(counted_flops + unseen, rel=1e-6)
     gradient = matmul_flops(jax.make_jaxpr(jax.grad(lambda a: total(a, lora)))(adapter).jaxpr)
     # Of a first layer's seven inputs only the adapter learns: XLA drops products that the count
     # has.
@@ -158,17 +158,17 @@ def test_a_window_limits_what_attention_sees():
     windowed = DecoderConfig.from_mapping(
         SETTINGS | {"model_type": "mistral", "sliding_window": 4, "head_dim": 32}, "test"
     )
-    seen = sum(min(position + 1, 4) for position in range(10))
-    assert flops.attention(windowed, np.array([10])) == 4.0 * 2 * 4 * 32 * seen
+    positions_seen = sum(min(position + 1, 4) for position in range(10))
+    assert flops.attention(windowed, np.array([10])) == 4.0 * 2 * 4 * 32 * positions_seen
 
 
 def test_seven_billion_parameters_train_at_four_operations_a_token_and_parameter():
     config = decoder_shape("mistral-7b-v0.1")
     lora = LoraConfig(64, 128.0, 0.05)
     trained = count(parameter_table(config)) - config.vocab_size * config.hidden_size
-    found = flops.training(config, lora, np.array([1])) / (4 * trained)
+    flops_per_token = flops.training(config, lora, np.array([1])) / (4 * trained)
     adapter = count(adapter_table(parameter_table(config), lora))
-    assert found == pytest.approx(1 + 6 * adapter / (4 * trained), rel=1e-3)
+    assert flops_per_token == pytest.approx(1 + 6 * adapter / (4 * trained), rel=1e-3)
 
 
 def test_known_chips_have_numbers_and_unknown_ones_none():
@@ -216,19 +216,22 @@ def tiny(tmp_path):
 @pytest.mark.slow(seconds=60)
 def test_a_real_7b_step_compiles_for_a_tpu_pod_that_is_not_here(capsys):
     fit(FitConfig(topology="v5e:4x4", model="mistral-7b-v0.1", remat="full", json=True))
-    found = json.loads(capsys.readouterr().out)
-    assert found["fits"] and found["chips"] == 16 and found["mesh"] == [1, 16, 1]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["fits"] and printed["chips"] == 16 and printed["mesh"] == [1, 16, 1]
     weights = 2 * count(parameter_table(decoder_shape("mistral-7b-v0.1"))) / 16
-    assert weights < found["argument_bytes"] < 1.2 * weights
+    assert weights < printed["argument_bytes"] < 1.2 * weights
     assert (
-        found["argument_bytes"]
-        < found["peak_bytes"]
+        printed["argument_bytes"]
+        < printed["peak_bytes"]
         < 5 * 2**30
-        < found["hbm_bytes"]
+        < printed["hbm_bytes"]
         == int(15.75 * 2**30)
     )
-    assert found["updates"] == 3 * -(-2379 // 16) and found["over_bytes"] == 0
-    assert found["half_mfu_chip_hours"] > found["half_mfu_seconds"] * found["updates"] * 16 / 3600
+    assert printed["updates"] == 3 * -(-2379 // 16) and printed["over_bytes"] == 0
+    assert (
+        printed["half_mfu_chip_hours"]
+        > printed["half_mfu_seconds"] * printed["updates"] * 16 / 3600
+    )
 
 
 @tpu
@@ -281,8 +284,8 @@ def test_scoring_and_reward_steps_compile_too(capsys, tiny, tmp_path, step):
             json=True,
         )
     )
-    found = json.loads(capsys.readouterr().out)
-    assert found["fits"] and found["step"] == step and found["chips"] == 4
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["fits"] and printed["step"] == step and printed["chips"] == 4
 
 
 @pytest.mark.parametrize("room", [7, 18, 1000])
@@ -303,8 +306,8 @@ def test_the_search_finds_the_largest_batch_that_fits(capsys, tiny, monkeypatch,
     monkeypatch.setattr(bench_fit, "topology_devices", lambda *_: jax.devices())
     shape = {"model": tiny, "length": 64, "lora_rank": 4, "examples": 200}
     fit(FitConfig(search=True, json=True, remat="full", **shape))
-    found = json.loads(capsys.readouterr().out)
-    assert found["batch_size"] == {7: 24, 18: 64, 1000: 200}[room] and found["fits"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["batch_size"] == {7: 24, 18: 64, 1000: 200}[room] and printed["fits"]
     assert len(sizes) == len(set(sizes)) < 8
 
 

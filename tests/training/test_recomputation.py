@@ -93,8 +93,8 @@ def test_the_first_policy_that_leaves_a_tenth_free_is_taken_and_no_other_is_comp
 ):
     pod.peaks = {"none": 20.5, "dots": 9.5, "attention": 8.9, "full": 2.0}
     with caplog.at_level(logging.INFO):
-        chosen = choice(tmp_path)
-    assert chosen.policy == "attention" and pod.asked == ["none", "dots", "attention"]
+        choice_now = choice(tmp_path)
+    assert choice_now.policy == "attention" and pod.asked == ["none", "dots", "attention"]
     (line,) = caplog.messages
     assert line == (
         "remat: attention: it needs 8.90 GiB of the 10.00 GiB of a device, a tenth of which stays"
@@ -111,8 +111,8 @@ def test_a_choice_is_kept_for_what_it_depends_on(pod, tmp_path, caplog):
     assert pod.asked == [] and "remat: full, as was chosen before: it needs" in caplog.text
     assert choice(tmp_path, batch=8).key != first.key
     pod.asked.clear()
-    (kept,) = [path for path in tmp_path.iterdir() if first.key[:32] in path.name]
-    kept.write_text(json.dumps({"policy": "some"}))
+    (kept_file,) = [path for path in tmp_path.iterdir() if first.key[:32] in path.name]
+    kept_file.write_text(json.dumps({"policy": "some"}))
     assert choice(tmp_path) == first and pod.asked == list(LADDER[:4])
 
 
@@ -126,8 +126,8 @@ def test_a_run_that_goes_on_keeps_its_policy_unless_its_step_is_another(pod, tmp
 
 def test_what_leaves_too_little_free_is_taken_where_nothing_needs_less(pod, tmp_path):
     pod.peaks = {"none": 30, "dots": 20, "attention": 9.8, "full": 9.6, "offload": 9.7}
-    chosen = choice(tmp_path)
-    assert chosen.policy == "full" and "none leaves more room" in chosen.reason
+    choice_now = choice(tmp_path)
+    assert choice_now.policy == "full" and "none leaves more room" in choice_now.reason
 
 
 def test_a_step_that_fits_under_no_policy_is_refused_with_what_it_needs(pod, tmp_path):
@@ -155,8 +155,8 @@ def test_a_compiler_that_cannot_move_arrays_to_the_host_leaves_the_others_to_cho
 
 def test_devices_of_unknown_memory_compute_whole_layers_again(pod, tmp_path, monkeypatch):
     monkeypatch.setattr(recomputation, "device_memory", lambda mesh: None)
-    chosen = choice(tmp_path)
-    assert chosen.policy == "full" and "is not known" in chosen.reason and pod.asked == []
+    choice_now = choice(tmp_path)
+    assert choice_now.policy == "full" and "is not known" in choice_now.reason and pod.asked == []
 
 
 @pytest.mark.slow(seconds=2)

@@ -153,9 +153,9 @@ def test_before_the_first_update_policy_equals_reference_to_the_bit_and_the_loss
     np.testing.assert_array_equal(scored, examples.fields["reference_logps"])
     assert np.isfinite(scored).all() and (scored < 0).all()
     batches = Batches(examples, batch_size=2, batching=batching)
-    part = {n: jnp.asarray(a[0]) for n, a in batches.at(0).items()}
+    microbatch = {n: jnp.asarray(a[0]) for n, a in batches.at(0).items()}
     loss = PolicyLoss(policy.config, policy.lora, DPO(0.1, 0.0), policy.attention, "none")
-    terms = loss(policy.adapter, policy.base, part, None)
+    terms = loss(policy.adapter, policy.base, microbatch, None)
     # The scoring is compiled and this is not, so the last bits of a log-probability may differ.
     assert float(terms.total / terms.denominator) == pytest.approx(
         np.log(2), abs=1e-6 if dtype == "float32" else 2e-3
@@ -172,7 +172,7 @@ def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothi
     scored = policy.logps(examples, 2)
     padded = policy.logps(examples, 2, batching="padded")
     np.testing.assert_allclose(scored, padded, atol=1e-5)
-    for pair, (chosen, _) in zip(pairs, scored, strict=True):
+    for pair, (chosen_reward, _) in zip(pairs, scored, strict=True):
         tokens, prompt = text.example(pair.question_text, pair.chosen.response_text)
         assert tokens[0] == text.tokenizer.bos_token_id and tokens[-1] == text.eos
         assert sum(token == text.tokenizer.bos_token_id for token in tokens) == 1
@@ -180,9 +180,9 @@ def test_completion_log_probabilities_count_the_completion_and_its_eos_and_nothi
         logits = bare.logits(bare.hidden_states(jnp.asarray([tokens])))[0]
         logps = jax.nn.log_softmax(logits)
         expected = sum(
-            float(logps[place - 1, tokens[place]]) for place in range(prompt, len(tokens))
+            float(logps[position - 1, tokens[position]]) for position in range(prompt, len(tokens))
         )
-        assert float(chosen) == pytest.approx(expected, abs=1e-4)
+        assert float(chosen_reward) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.slow(seconds=5)
@@ -215,8 +215,8 @@ def test_training_lowers_the_loss_and_logs_trls_metric_names(world, tmp_path):
     assert phase.results["examples"] == phase.results["comparisons"] == 13
     startup = dict(phase.results["startup_seconds"])
     total = startup.pop("total")
-    parts = {"data", "model", "reference", "batches", "initial state", "first update"}
-    assert startup.keys() == parts | {"compiling", "other"}
+    startup_parts = {"data", "model", "reference", "batches", "initial state", "first update"}
+    assert startup.keys() == startup_parts | {"compiling", "other"}
     assert sum(startup.values()) == pytest.approx(total, abs=0.01)
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -313,7 +313,7 @@ def test_training_that_breaks_down_says_so(tmp_path):
 
 
 def test_lengths_are_rounded_so_that_similar_data_share_a_compiled_step():
-    made = examples_module.completions([[1, 2]], [[3, 4, 5]])
-    assert made.tokens.shape == (1, 1, examples_module.LENGTH_MULTIPLE)
-    assert made.prompt_lengths.tolist() == [[2]] and made.lengths.tolist() == [[5]]
+    examples = examples_module.completions([[1, 2]], [[3, 4, 5]])
+    assert examples.tokens.shape == (1, 1, examples_module.LENGTH_MULTIPLE)
+    assert examples.prompt_lengths.tolist() == [[2]] and examples.lengths.tolist() == [[5]]
     assert LoraConfig().scale == 2.0

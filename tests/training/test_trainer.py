@@ -122,9 +122,11 @@ def test_accuracy_cannot_choose_where_nothing_is_compared(tmp_path):
 
 
 def test_an_update_that_is_not_finite_is_left_out_and_counted(tmp_path):
-    held = [1.0, 1.0]
+    held_out_scores = [1.0, 1.0]
     trained = run(
-        settings(tmp_path, epochs=2, batch_size=1, max_skipped=3), [1.0, np.nan, 1.0, 1.0], held
+        settings(tmp_path, epochs=2, batch_size=1, max_skipped=3),
+        [1.0, np.nan, 1.0, 1.0],
+        held_out_scores,
     )
     logged = [row for row in rows(tmp_path) if "eval_loss" not in row]
     assert trained.report["skipped_updates"] == 2 and logged[-1]["skipped"] == 2
@@ -155,11 +157,11 @@ def test_after_a_breakdown_the_last_good_state_is_in_a_checkpoint(tmp_path):
     like = initial_state(
         OptimizerSettings(0.0, 1.0), {"w": jax.device_put(jnp.zeros(1), everywhere)}
     )
-    found = Checkpoints(config.output_dir / "checkpoints").last(like)
+    checkpoint = Checkpoints(config.output_dir / "checkpoints").last(like)
     assert (
-        found is not None
-        and 0.15 < float(found[0].trainable["w"][0]) < 1
-        and int(found[0].skipped_in_row) == 2
+        checkpoint is not None
+        and 0.15 < float(checkpoint[0].trainable["w"][0]) < 1
+        and int(checkpoint[0].skipped_in_row) == 2
     )
 
 
@@ -184,12 +186,12 @@ def test_sigterm_ends_with_a_checkpoint_from_which_the_run_goes_on(
     with pytest.raises(Preempted, match="everything up to update 7 of 20 is in a checkpoint"):
         run(config, [1.0, 0.5, 2.0, 1.5], validation)
     assert signal.getsignal(signal.SIGTERM) is before
-    done = run(config, [1.0, 0.5, 2.0, 1.5], validation)
+    outcome = run(config, [1.0, 0.5, 2.0, 1.5], validation)
     assert len(calls) == whole.report["updates"]
-    for report in (done.report, whole.report):
+    for report in (outcome.report, whole.report):
         del report["startup_seconds"]
-    assert done.report == whole.report
-    np.testing.assert_array_equal(done.parameters["w"], whole.parameters["w"])
+    assert outcome.report == whole.report
+    np.testing.assert_array_equal(outcome.parameters["w"], whole.parameters["w"])
 
 
 @pytest.mark.parametrize("damage", ["doubled", "removed", "reordered"])
@@ -214,14 +216,14 @@ def test_rows_of_an_interrupted_training_are_known_by_their_step_and_not_by_thei
         lines[0], lines[later[0]] = lines[later[0]], lines[0]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(lines))
     run(settings(tmp_path / "run", **how), [1.0] * 8, [1.0, 1.0])
-    whole, found = (
+    whole, checkpoint = (
         [
             {name: value for name, value in row.items() if not name.endswith("per_second")}
             for row in rows(folder)
         ]
         for folder in (tmp_path / "whole", tmp_path / "run")
     )
-    assert found == (whole[1:] if damage == "removed" else whole)
+    assert checkpoint == (whole[1:] if damage == "removed" else whole)
 
 
 def test_a_row_without_a_step_is_named(tmp_path):
@@ -289,14 +291,14 @@ def test_figures_go_to_trackers_too_and_missing_ones_are_named(tmp_path, monkeyp
 def test_points_of_updates_that_are_done_again_are_purged(
     tmp_path, monkeypatch, done_before, purged
 ):
-    said: list[int | None] = []
+    sizes: list[int | None] = []
     board = SimpleNamespace(close=lambda: None)
     writer = SimpleNamespace(
-        SummaryWriter=lambda folder, purge_step: said.append(purge_step) or board
+        SummaryWriter=lambda folder, purge_step: sizes.append(purge_step) or board
     )
     monkeypatch.setitem(sys.modules, "tensorboardX", writer)
     Tracking(tmp_path, ("tensorboard",), {}, done_before, True).close()
-    assert said == [purged]
+    assert sizes == [purged]
 
 
 def test_a_run_that_is_stopped_from_outside_closes_its_trackers(tmp_path, monkeypatch):
@@ -411,12 +413,12 @@ def test_a_checkpoint_that_cannot_be_written_names_the_last_whole_one(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints")
     checkpoints.save(3, state, {"batches": {}})
     checkpoints.wait()
-    said = r"could not be written to .*make room and run .* goes on from update 3"
-    with files_of_at_most(16), pytest.raises(UserError, match=said):
+    sentence = r"could not be written to .*make room and run .* goes on from update 3"
+    with files_of_at_most(16), pytest.raises(UserError, match=sentence):
         checkpoints.save(4, state, {"batches": {}})
         checkpoints.wait()
-    found = Checkpoints(tmp_path / "checkpoints").last(state)
-    assert found is not None and found[2] == 3
+    checkpoint = Checkpoints(tmp_path / "checkpoints").last(state)
+    assert checkpoint is not None and checkpoint[2] == 3
 
 
 def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
