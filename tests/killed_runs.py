@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import pytest
 from faulty_server import FaultyServer
+
+from jaxmodpo.journals import Journal
 
 Key = TypeVar("Key")
 """what one call of a run asks for"""
@@ -33,6 +36,23 @@ for line in sys.stdin:
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
+
+
+def stop_third_append(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let journals keep two groups of rows, and interrupt the run that appends a third; return the
+    sizes of the groups, which grows as they are appended.
+    """
+    append = Journal.append
+    appended: list[int] = []
+
+    def append_or_stop(journal: Journal, *rows: Any) -> None:
+        if len(appended) == 2:
+            raise KeyboardInterrupt
+        append(journal, *rows)
+        appended.append(len(rows))
+
+    monkeypatch.setattr(Journal, "append", append_or_stop)
+    return appended
 
 
 class Runs:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Self
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Answer
+from jaxmodpo.judging.ledger import Spent
 
 
 @dataclass(eq=False)
@@ -36,6 +38,17 @@ class Budget:
     _under_way: int = field(init=False, default=0)
     _unpriced: int = field(init=False, default=0)
     _settled: threading.Condition = field(init=False, default_factory=threading.Condition)
+
+    @classmethod
+    def after(cls, spent: Spent, most_calls: int | None, most_dollars: float | None) -> Self:
+        """Return the budget of a run whose earlier starts, by its ledger, have spent this much."""
+        return cls(
+            most_calls=most_calls,
+            most_dollars=most_dollars,
+            calls=spent.calls,
+            dollars=spent.dollars,
+            priced=spent.counted_calls,
+        )
 
     def reserve(self, stop: threading.Event | None = None) -> bool:
         """Begin a call.

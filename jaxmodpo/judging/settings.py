@@ -273,14 +273,7 @@ def _budget(config: JudgeConfig, ledger: Ledger | None) -> Budget:
     """Return what the run may spend, less what its ledger says that it has spent."""
     if ledger is None:
         return Budget(config.budget_calls, config.budget)
-    spent = ledger.spent(ledger.run)
-    return Budget(
-        most_calls=config.budget_calls,
-        most_dollars=config.budget,
-        calls=spent.calls,
-        dollars=spent.dollars,
-        priced=spent.counted_calls,
-    )
+    return Budget.after(ledger.spent(ledger.run), config.budget_calls, config.budget)
 
 
 def groups(

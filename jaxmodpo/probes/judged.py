@@ -67,7 +67,10 @@ def judge_replies(config: ProbesConfig, replies: Sequence[ProbeReply], phase: Ph
     # A digest names the run, by which a budget adds up over all of its starts.
     run = phase.manifest.identity.digest()[:32]
     with Ledger(config.ledger or phase.directory / "votes.sqlite", run) as ledger:
-        judge = EndpointJudge(endpoint_of(config), _budget(config, ledger))
+        judge = EndpointJudge(
+            endpoint_of(config),
+            Budget.after(ledger.spent(ledger.run), config.budget_calls, config.budget),
+        )
         total = len(distinct) * len(checks)
         collect(requests, judge, ledger, label="probes", total=total, retry=config.retry_errors)
         verdict_of_key: dict[_Key, Verdict | None] = {}
@@ -101,18 +104,6 @@ def _request(reply: ProbeReply, checks: Sequence[Criterion]) -> Request:
         # Not the model's name: equal replies of two models are one question.
         responses=(Candidate("reply", reply.text),),
         yes_no=True,
-    )
-
-
-def _budget(config: ProbesConfig, ledger: Ledger) -> Budget:
-    """Return what the run may spend, less what its ledger says that it has spent."""
-    spent = ledger.spent(ledger.run)
-    return Budget(
-        most_calls=config.budget_calls,
-        most_dollars=config.budget,
-        calls=spent.calls,
-        dollars=spent.dollars,
-        priced=spent.counted_calls,
     )
 
 

@@ -1,5 +1,5 @@
 """Where a ledger may be: a file, or a database of a Postgres server that is started for the
-tests.
+tests; and the local Batch API that batch judges ask.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from batch_server import Server
 from postgres_server import Missing, Postgres
 
 
@@ -27,3 +28,10 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
     if request.param == "sqlite":
         return tmp_path / "votes.sqlite"
     return request.getfixturevalue("postgres").new_place()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A Batch API of this machine; modules that need another server have their own fixture."""
+    with Server() as server:
+        yield server

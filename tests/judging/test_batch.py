@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -33,13 +33,6 @@ from jaxmodpo.judging.endpoint import EndpointJudge
 from jaxmodpo.judging.endpoint_settings import Endpoint
 from jaxmodpo.judging.judge import Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
 
 # --------------------------------------------------------------------------- what comes back
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,6 @@ from jaxmodpo.judging import batch_api
 from jaxmodpo.judging.collect import collect
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import votes_of
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
 
 
 def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from killed_runs import stop_third_append
 from safetensors.numpy import load_file, save_file
 from tiny_models import WORDS, tiny_base_with_adapters
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
-from jaxmodpo.journals import Journal
 from jaxmodpo.methods import divergence as divergence_module
 from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
 from jaxmodpo.policy import loaded
@@ -127,18 +127,9 @@ def test_a_killed_run_samples_what_is_missing_and_ends_with_the_same_numbers(
     model, tmp_path, monkeypatch
 ):
     score_kl(kl_config(model, tmp_path / "whole", adapters=adapters_of(model)))
-    append = Journal.append
-    appended: list[int] = []
-
-    def killed(journal: Journal, *rows: Any) -> None:
-        if len(appended) == 2:
-            raise KeyboardInterrupt
-        append(journal, *rows)
-        appended.append(len(rows))
-
     config = kl_config(model, tmp_path / "killed", adapters=adapters_of(model))
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "append", killed)
+        appended = stop_third_append(patched)
         with pytest.raises(KeyboardInterrupt):
             score_kl(config)
     asks: list[Ask] = []

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from killed_runs import stop_third_append
 from tiny_models import WORDS, tiny_base_with_adapters
 
 from jaxmodpo.cli import main
 from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.files import read_json, read_table, write_json
-from jaxmodpo.journals import Journal
 from jaxmodpo.probes.command import probes
 from jaxmodpo.probes.probe_set import load_probe_set
 from jaxmodpo.probes.rubric import SCREEN
@@ -172,17 +172,8 @@ def test_adapters_are_sampled_in_one_pass_and_a_killed_run_goes_on(model, tmp_pa
     }
     assert len(set(map(tuple, texts.values()))) == 3 and {len(t) for t in texts.values()} == {4}
     assert results.models["one"].risk.replies == 3
-    append = Journal.append
-    appended: list[int] = []
-
-    def killed(journal: Journal, *rows: Any) -> None:
-        if len(appended) == 2:
-            raise KeyboardInterrupt
-        append(journal, *rows)
-        appended.append(len(rows))
-
     with monkeypatch.context() as patched:
-        patched.setattr(Journal, "append", killed)
+        appended = stop_third_append(patched)
         with pytest.raises(KeyboardInterrupt):
             probes(sampling_config(model, tmp_path / "killed"))
     asked_counts: list[int] = []
