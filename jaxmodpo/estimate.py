@@ -39,6 +39,7 @@ from jaxmodpo.costs import (
 )
 from jaxmodpo.data.pairs import count_rows, holds_rankings
 from jaxmodpo.data.reference_lengths import reference_lengths
+from jaxmodpo.endpoints.prices import INSTRUCTION_TOKENS, QUESTION_TOKENS
 from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.files import read_table
 from jaxmodpo.models import flops
@@ -51,7 +52,7 @@ from jaxmodpo.models.shapes import SHAPES, decoder_shape, encoder_shape, name_of
 from jaxmodpo.ranges import CommandSettings
 from jaxmodpo.rankings import two_by_two
 from jaxmodpo.records import read_personas
-from jaxmodpo.sampling.roofline import SamplerBytes, tokens_per_second
+from jaxmodpo.sampling.roofline import SamplerBytes, prefill_seconds, tokens_per_second
 from jaxmodpo.training.hardware import Chip, chips
 
 EFFICIENCY = 0.5
@@ -221,8 +222,8 @@ class Estimator:
     def sampling(
         self, config: SamplerSettings, replies: int, rows: int, adapters: float = 0.0
     ) -> float:
-        """Return the chip-hours of sampling replies of usual length, as ``fit --step sample``
-        counts its tokens a second.
+        """Return the chip-hours of sampling replies of usual length to usual posts, as
+        ``fit --step sample`` counts its tokens a second and its prompts.
 
         Args:
             config: a sampler's settings.
@@ -233,13 +234,31 @@ class Estimator:
         rows_in_use = min(rows, max(replies, 1))
         speed = self._sampling_speed(config, rows_in_use, adapters)
         tokens = replies * min(REPLY_TOKENS, config.max_new_tokens)
-        hours = tokens / speed / EFFICIENCY / 3600
-        return hours * math.prod(config.mesh or (1, 1, 1))
+        # A prompt goes through the model once for all of its samples.
+        prompts = replies / config.samples
+        seconds = tokens / speed + prompts * self._prefill_seconds(config, rows_in_use, adapters)
+        return seconds / EFFICIENCY / 3600 * math.prod(config.mesh or (1, 1, 1))
 
     def _sampling_speed(self, config: SamplerSettings, rows: int, adapters: float) -> float:
         """Return the tokens a second of all chips at the memory's bandwidth."""
         needed = self._sampler_bytes(config, rows, adapters)
         return tokens_per_second(self.chip.bandwidth, rows, needed.weights_per_token, needed.cache)
+
+    def _prefill_seconds(self, config: SamplerSettings, rows: int, adapters: float) -> float:
+        """Return the least seconds that all chips need for a usual post."""
+        assert config.model is not None
+        needed = self._sampler_bytes(config, rows, adapters)
+        bytes_of_number = 4.0 if config.base_dtype == "float32" else 2.0
+        return prefill_seconds(
+            decoder_shape(self.model(config.model)),
+            self.chip.flops,
+            self.chip.bandwidth,
+            chips=math.prod(config.mesh or (1, 1, 1)),
+            weight_bytes=needed.weights_per_token,
+            prompts=needed.prompt_rows,
+            tokens=min(QUESTION_TOKENS + INSTRUCTION_TOKENS, config.max_prompt_length),
+            adapter_numbers=adapters / bytes_of_number,
+        )
 
     def _sampler_bytes(self, config: SamplerSettings, rows: int, adapters: float) -> SamplerBytes:
         assert config.model is not None

@@ -19,14 +19,16 @@ from jaxmodpo.bench.table import text_table
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.axes import mesh_axes
 from jaxmodpo.models.cached_attention import CACHE_AXES, Cache, cache_shape
+from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
-from jaxmodpo.models.lora import LoraConfig
+from jaxmodpo.models.lora import LoraConfig, adapter_table
+from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import decoder_shape
 from jaxmodpo.policy.mesh import make_mesh, row_shards, sampling_shape
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Shapes
-from jaxmodpo.sampling.roofline import tokens_per_second
+from jaxmodpo.sampling.roofline import prefill_seconds, tokens_per_second
 from jaxmodpo.sampling.slots import PROMPT_CACHE_AXES, Prompts, Refill, Slots, advance, prefill
 from jaxmodpo.training.ahead import abstract_policy, compile_lowered
 from jaxmodpo.training.fit import GIB, Memory, memory_of
@@ -58,6 +60,9 @@ class SamplingAnswer:
         cache_bytes: keys and values, read for every token where all slots are full.
         tokens_per_second: of all chips, at the memory's bandwidth and with slots half full; None
             for an unknown chip.
+        prompt_tokens: of the longest prompt.
+        prefill_seconds: that all chips need for such a prompt, at their arithmetic or their
+            memory's bandwidth, whichever takes longer; None for an unknown chip.
         collectives: what is sent for a round, for a token, for each layer of it, and for each block
             of a layer's cache, by kind.
         prefill_collectives: the same for a prefill, for each chunk of its prompts, and for each
@@ -79,6 +84,8 @@ class SamplingAnswer:
     weight_bytes: int
     cache_bytes: int
     tokens_per_second: float | None
+    prompt_tokens: int
+    prefill_seconds: float | None
     collectives: tuple[dict[str, int], ...]
     prefill_collectives: tuple[dict[str, int], ...]
     compile_seconds: float
@@ -114,8 +121,9 @@ def fit_sampling(
     """
     config = decoder_shape(model)
     mesh = make_mesh(mesh_shape or sampling_shape(devices, config), devices)
-    new_tokens = length - length // 2
-    shapes = Shapes.of(config, length // 2, new_tokens, slots, row_shards(mesh))
+    prompt_tokens = length // 2
+    new_tokens = length - prompt_tokens
+    shapes = Shapes.of(config, prompt_tokens, new_tokens, slots, row_shards(mesh))
     settings = SamplingSettings(0.8, 0.95, new_tokens, (2,))
     sampler = _AbstractSampler(config, mesh, base_dtype, lora_rank, adapters, shapes, settings)
 
@@ -125,9 +133,10 @@ def fit_sampling(
     of_prefill = _compile_prefill(sampler, chip)
     weight_bytes = sampler.weight_bytes
     cache_bytes = _bytes_of_a_chip(sampler.slots.cache)
-    tokens = None
+    tokens = prefill = None
     if chip is not None:
         tokens = tokens_per_second(chip.bandwidth, slots, weight_bytes, cache_bytes)
+        prefill = sampler.prefill_seconds(chip, prompt_tokens)
     data, fsdp, tensor = (int(size) for size in mesh.shape.values())
     return SamplingAnswer(
         model=model,
@@ -144,6 +153,8 @@ def fit_sampling(
         weight_bytes=weight_bytes,
         cache_bytes=cache_bytes,
         tokens_per_second=tokens,
+        prompt_tokens=prompt_tokens,
+        prefill_seconds=prefill,
         collectives=_collectives(of_round.program),
         prefill_collectives=_collectives(of_prefill.program),
         compile_seconds=round(
@@ -228,6 +239,20 @@ class _AbstractSampler:
             return every
         # Of the embeddings a few rows are read.
         return every - _bytes_of_a_chip(self._base["embed"])
+
+    def prefill_seconds(self, chip: Chip, prompt_tokens: int) -> float:
+        """Return the least seconds that all chips need for a prompt."""
+        adapters = adapter_table(parameter_table(self._config), self._model["lora"])
+        return prefill_seconds(
+            self._config,
+            chip.flops,
+            chip.bandwidth,
+            chips=self._mesh.size,
+            weight_bytes=self.weight_bytes,
+            prompts=self._shapes.prompt_rows,
+            tokens=prompt_tokens,
+            adapter_numbers=count(adapters),
+        )
 
     def lower_round(self) -> Any:
         """Lower the loop that draws a token for every slot."""
@@ -339,6 +364,9 @@ def described_sampling(answer: SamplingAnswer) -> str:
     if answer.tokens_per_second is not None:
         speed = f"{answer.tokens_per_second:,.0f} tokens/s of all chips"
         rows.append(["at the memory's bandwidth, slots half full", speed])
+    if answer.prefill_seconds is not None:
+        milliseconds = f"{1000 * answer.prefill_seconds:.1f} ms of all chips"
+        rows.append([f"at least, for a prompt of {answer.prompt_tokens:,} tokens", milliseconds])
     rows.append(["compiled here in", f"{answer.compile_seconds:.0f} s"])
     head = (
         f"{answer.model}: sampling on {answer.topology}, {answer.chips} × {answer.chip}, mesh data"

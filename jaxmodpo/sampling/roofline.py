@@ -1,11 +1,12 @@
 """What bounds sampling: for every token all weights and the cache come from memory, once for all
-slots.
+slots, and every prompt goes through the model once.
 
 Arithmetic on shapes, which needs no devices. ``fit --step sample`` and ``run --dry-run`` count by
 it::
 
     needed = SamplerBytes.of(config, "bfloat16", slots=64, longest_prompt=512, new_tokens=512)
     tokens_per_second(chip.bandwidth, 64, needed.weights_per_token, needed.cache)
+    prefill_seconds(config, chip.flops, chip.bandwidth, chips=1, tokens=75, prompts=8, …)
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxmodpo.models import flops
 from jaxmodpo.models.decoder import parameter_table
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.loading import dtype_named
 from jaxmodpo.models.parameters import Spec
 from jaxmodpo.models.quantized import BaseDtype, is_quantized, stored_table
 from jaxmodpo.sampling.engine import Shapes
+from jaxmodpo.sampling.slots import PROMPT_CHUNK
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class SamplerBytes:
         weights: in memory, adapters included.
         weights_per_token: of these, what every token reads.
         cache: keys and values, read for every token where all slots are full.
+        prompt_rows: prompts that are prefilled at a time, over all chips.
     """
 
     weights: float
     weights_per_token: float
     cache: float
+    prompt_rows: int
 
     @classmethod
     def of(
@@ -77,7 +83,10 @@ class SamplerBytes:
         _, fsdp, tensor = mesh
         weight_shards = fsdp * tensor
         return cls(
-            weights / weight_shards, weights_per_token / weight_shards, cache / math.prod(mesh)
+            weights=weights / weight_shards,
+            weights_per_token=weights_per_token / weight_shards,
+            cache=cache / math.prod(mesh),
+            prompt_rows=shapes.prompt_rows,
         )
 
 
@@ -114,3 +123,40 @@ def tokens_per_second(
     # Slots end and begin at all times, so that on average half of their places are filled.
     bytes_per_step = weights_per_token + cache / 2
     return slots * bandwidth / bytes_per_step
+
+
+def prefill_seconds(
+    config: DecoderConfig,
+    chip_flops: float,
+    bandwidth: float,
+    *,
+    chips: int,
+    weight_bytes: float,
+    prompts: int,
+    tokens: float,
+    adapter_numbers: float = 0.0,
+) -> float:
+    """Return the least seconds that all chips need to run a prompt through the model.
+
+    A prompt goes through in chunks. A chunk of all prompts that are prefilled together reads the
+    weights once; what takes longer, that or its arithmetic, counts.
+
+    Args:
+        config: the model's shape.
+        chip_flops: operations a second of a chip.
+        bandwidth: bytes a second of a chip.
+        chips: how many there are.
+        weight_bytes: bytes of weights that a chip reads for a chunk, as for a token.
+        prompts: how many are prefilled together, over all chips.
+        tokens: of a prompt.
+        adapter_numbers: numbers of all adapters that are not merged.
+    """
+    base, _ = flops.per_token(config, None)
+    # Logits follow from a prompt's last token alone, when its reply begins.
+    base -= 2.0 * config.hidden_size * config.vocab_size
+    operations = tokens * (base + 2.0 * adapter_numbers)
+    operations += flops.attention(config, np.array([tokens]))
+    arithmetic = operations / chips / chip_flops
+    chunks = math.ceil(tokens / PROMPT_CHUNK)
+    memory = chunks * weight_bytes / bandwidth / prompts
+    return max(arithmetic, memory)

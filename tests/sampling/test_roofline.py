@@ -11,7 +11,7 @@ from jaxmodpo.models.lora import LoraConfig, adapter_table
 from jaxmodpo.models.parameters import count
 from jaxmodpo.models.quantized import BaseDtype
 from jaxmodpo.models.shapes import decoder_shape
-from jaxmodpo.sampling.roofline import SamplerBytes, tokens_per_second
+from jaxmodpo.sampling.roofline import SamplerBytes, prefill_seconds, tokens_per_second
 
 
 @pytest.mark.slow(seconds=8)
@@ -46,3 +46,29 @@ def test_a_mistral_on_one_chip_and_on_eight():
     assert (eight.weights, eight.cache) == (one.weights / 4, one.cache / 8)
     speed = tokens_per_second(3.35e12, 64, one.weights_per_token, one.cache)
     assert speed == pytest.approx(64 * 3.35e12 / (14.22e9 + 4.29e9), rel=1e-3)
+
+
+def test_a_prompt_takes_its_arithmetic_or_where_few_go_together_the_weights_reads():
+    config = decoder_shape("mistral-7b-v0.2")
+    needed = SamplerBytes.of(config, "bfloat16", 64, 512, 512)
+    assert needed.prompt_rows == 8
+
+    def seconds(prompts: int, adapter_numbers: float = 0.0) -> float:
+        return prefill_seconds(
+            config,
+            989e12,
+            3.35e12,
+            chips=1,
+            weight_bytes=needed.weights_per_token,
+            prompts=prompts,
+            tokens=512,
+            adapter_numbers=adapter_numbers,
+        )
+
+    # 6.98 billion multiplications a token in 32 layers; scores and mixtures of 512 x 513 / 2 pairs.
+    operations = 512 * 2 * 6.9793e9 + 4 * 32 * 4096 * 512 * 513 / 2
+    assert seconds(64) == pytest.approx(operations / 989e12, rel=1e-3)
+    # Sixteen chunks of 32 tokens read the weights; two prompts share each reading.
+    assert seconds(2) == pytest.approx(16 * 14.22e9 / 3.35e12 / 2, rel=1e-3)
+    more = seconds(64, 168e6) - seconds(64)
+    assert more == pytest.approx(512 * 2 * 168e6 / 989e12, rel=1e-6)
