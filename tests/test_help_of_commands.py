@@ -4,7 +4,10 @@ every flag.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import io
 import re
 import typing
 
@@ -19,6 +22,7 @@ from jaxmodpo.flags.names import OTHER_NAMES
 from jaxmodpo.flags.parse import parse
 
 
+@functools.cache  # the order of the flags and each mistyped one ask for it again
 def helps(settings: type) -> dict[str, str]:
     """Return what the help says of each flag, by the setting's name."""
     hints = typing.get_type_hints(settings, include_extras=True)
@@ -30,14 +34,20 @@ def helps(settings: type) -> dict[str, str]:
     return {f.name: tyro._docstrings.get_field_docstring(settings, f.name, ()) or "" for f in named}
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, capsys):
-    settings, _ = load(name)
-    with pytest.raises(SystemExit) as left:
+@functools.cache  # two tests of each command read it
+def printed_help(name: str) -> str:
+    """Return what ``jaxmodpo NAME --help`` prints, once it has ended with exit code 0."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit) as left:
         main([*name.split(), "--help"])
-    printed = capsys.readouterr().out
-    help_text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
     assert left.value.code in (0, None)
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name):
+    settings, _ = load(name)
+    printed = printed_help(name)
+    help_text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", printed).split())
     assert "``" not in help_text, "quotes of the source are none of a terminal's"
     # How the source breaks and indents a docstring is nothing to who reads the help.
     head = printed.partition("--config FILE.yaml gives")[0]
@@ -55,7 +65,7 @@ def test_help_of_every_command_exits_with_0_and_says_what_each_flag_is(name, cap
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_every_setting_in_a_short_group_with_the_required_ones_first(name, capsys):
+def test_help_shows_every_setting_in_a_short_group_with_the_required_ones_first(name):
     settings, _ = load(name)
     boxes = settings_by_box(settings)
     assert UNGROUPED not in boxes, f"{name} has settings without a help group: {boxes[UNGROUPED]}"
@@ -67,10 +77,8 @@ def test_help_shows_every_setting_in_a_short_group_with_the_required_ones_first(
         for setting in names
         if setting in helps(settings)
     ]
-    with pytest.raises(SystemExit):
-        main([*name.split(), "--help"])
     # Outside a terminal tyro draws a box as a title with a line below, and a space before each row.
-    shown = re.findall(r"^[│ ] (--[\w-]+)", capsys.readouterr().out, re.MULTILINE)
+    shown = re.findall(r"^[│ ] (--[\w-]+)", printed_help(name), re.MULTILINE)
     assert shown == flags_in_order
     required = [field.name for field in dataclasses.fields(settings) if is_required(field)]
     assert boxes.get(REQUIRED, []) == required
