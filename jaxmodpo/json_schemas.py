@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from jaxmodpo.bench.injection_trials import InjectionFile
 from jaxmodpo.commands import COMMANDS, load
 from jaxmodpo.config import builtin
@@ -170,8 +168,6 @@ def command_schema(command: str, *, variables: bool = False) -> Schema:
     properties: dict[str, Schema] = {}
     for field in dataclasses.fields(settings):
         hint = hints[field.name]
-        if tyro.conf.Positional in typing.get_args(hint):
-            continue  # it has no flag, so no file can give it
         properties[field.name] = described(
             setting_schema(hint, variables=variables), texts.get(field.name, "")
         )

@@ -300,23 +300,11 @@ def test_a_variable_may_stand_for_a_value_in_an_experiment_alone():
     assert errors(setting_schema(tuple[float, ...], variables=True), ["$weight", 0.5]) == []
 
 
-POSITIONAL: dict[str, set[str]] = {
-    "run": {"experiment"},
-    "verify": {"folders"},
-    "study serve": {"study"},
-    "study links": {"study"},
-    "study status": {"study"},
-    "study export": {"study"},
-}
-"""settings that no file gives"""
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_commands_schema_has_its_settings_with_their_help_and_defaults(command: str, schemas):
     settings, _ = load(command)
     properties = schemas[f"config/{file_name(command)}"]["properties"]
-    positional = POSITIONAL.get(command, set())
-    assert set(properties) == {field.name for field in dataclasses.fields(settings)} - positional
+    assert set(properties) == {field.name for field in dataclasses.fields(settings)}
     for name, schema in properties.items():
         assert schema["description"] == field_texts(settings)[name]
         assert "default" not in schema or errors(schema, schema["default"]) == [], name

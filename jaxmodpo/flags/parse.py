@@ -26,7 +26,7 @@ from jaxmodpo.flags.help_text import print_help
 from jaxmodpo.flags.names import setting_of
 from jaxmodpo.flags.parser import parse_words
 from jaxmodpo.flags.paths import refuse_remote
-from jaxmodpo.flags.words import flag_words, settings_by_name
+from jaxmodpo.flags.words import flag_words, given_by_place, settings_by_name
 
 Config = TypeVar("Config")
 
@@ -80,9 +80,14 @@ def parse(cls: type[Config], arguments: Sequence[str], prog: str) -> Config:
     # A flag overrides a file, so a file's value is used where no flag gives another.
     flags = [word for word in words if word.startswith("--")]
     flag_settings = {setting_of(flag).removeprefix("no_") for flag in flags}
+    # Words before the first flag take the place of what a file says of the same settings. They stay
+    # in front: behind a file's flag they would be taken for its values.
+    by_place = list(itertools.takewhile(lambda word: not word.startswith("--"), words))
+    if by_place:
+        flag_settings |= given_by_place(cls)
     defaults = {name: value for name, value in file_values.items() if name not in flag_settings}
     file_words = flag_words(cls, defaults, source)
-    return parse_words(cls, file_words + words, source)
+    return parse_words(cls, by_place + file_words + words[len(by_place) :], source)
 
 
 def _without_config_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -18,6 +18,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.flags.help_text import is_required
 from jaxmodpo.flags.names import flag_of, suggested_flag
 from jaxmodpo.flags.paths import refuse_empty_paths, refuse_remote
+from jaxmodpo.flags.words import given_by_place
 from jaxmodpo.ranges import check_ranges
 
 Config = TypeVar("Config")
@@ -95,15 +96,8 @@ def _check_flags(cls: type, arguments: Sequence[str], source: str) -> None:
 
 def _fields_with_flags(cls: type) -> list[dataclasses.Field[Any]]:
     """Return the settings that a flag gives; the others are given by their place."""
-    import tyro
-
-    hints = typing.get_type_hints(cls, include_extras=True)
-    fields: list[dataclasses.Field[Any]] = []
-    for field in dataclasses.fields(cls):
-        annotations = typing.get_args(hints[field.name])
-        if tyro.conf.Positional not in annotations:
-            fields.append(field)
-    return fields
+    by_place = given_by_place(cls)
+    return [field for field in dataclasses.fields(cls) if field.name not in by_place]
 
 
 def _flags_among(arguments: Sequence[str]) -> set[str]:

@@ -1,6 +1,7 @@
 """Settings of a file as the words of a command line, so that both are checked and converted alike.
 
-``{"batch_size": 4, "track": ["wandb"]}`` becomes ``--batch-size 4 --track wandb``.
+``{"batch_size": 4, "track": ["wandb"]}`` becomes ``--batch-size 4 --track wandb``. A setting that a
+command line gives by its place, as ``verify FOLDER…`` does, stands before all flags.
 """
 
 from __future__ import annotations
@@ -52,10 +53,28 @@ def flag_words(cls: type, values: Mapping[str, Any], source: str) -> list[str]:
         UserError: a value that no flag could give.
     """
     hints = typing.get_type_hints(cls)
+    by_place = given_by_place(cls)
+    words_by_place: list[str] = []
     words: list[str] = []
     for name, value in values.items():
-        words += _setting_words(name, value, hints[name], source)
-    return words
+        setting_words = _setting_words(name, value, hints[name], source)
+        if name in by_place:
+            words_by_place += setting_words[1:]
+        else:
+            words += setting_words
+    return words_by_place + words
+
+
+def given_by_place(cls: type) -> set[str]:
+    """Return the settings that a command line gives by their place, and not by a flag."""
+    import tyro
+
+    hints = typing.get_type_hints(cls, include_extras=True)
+    names: set[str] = set()
+    for field in dataclasses.fields(cls):
+        if tyro.conf.Positional in typing.get_args(hints[field.name]):
+            names.add(field.name)
+    return names
 
 
 def _setting_words(name: str, value: object, hint: Any, source: str) -> list[str]:

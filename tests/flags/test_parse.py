@@ -281,6 +281,28 @@ def test_an_empty_path_among_several_and_one_without_a_flag_are_refused():
     assert parse(Several, ["a", "--name", ""], "x") == Several((Path("a"),), name="")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A command such as ``verify FOLDER…``."""
+
+    folders: tyro.conf.Positional[tuple[Path, ...]]
+    """given by their place"""
+    names: tuple[str, ...] = ()
+    """given by a flag"""
+
+
+def test_a_file_gives_what_a_command_line_gives_by_its_place():
+    mapping = {"names": ["n", "m"], "folders": ["a", "b"]}
+    expected = Placed(folders=(Path("a"), Path("b")), names=("n", "m"))
+    assert from_mapping(Placed, mapping, "e.yaml") == expected
+
+
+def test_words_before_the_first_flag_take_the_place_of_a_files(tmp_path):
+    config = ["--config", yaml(tmp_path, "folders: [a, b]\nnames: [n]")]
+    assert parse(Placed, config, "x").folders == (Path("a"), Path("b"))
+    assert parse(Placed, ["c", *config], "x") == Placed(folders=(Path("c"),), names=("n",))
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
