@@ -324,9 +324,12 @@ def run_experiment(
         started = time.monotonic()
         _, function = load(phase.command)
         logger.info(label(number, len(resolved), phase))
-        phase_outcome: Phase | None = function(config)  # type: ignore[operator]
+        outcome = function(config)  # type: ignore[operator]
+        # Later phases must not build on what a comparison has shown to be damaged.
+        if getattr(outcome, "exit_code", 0):
+            raise UserError(f"{path.name}, phase {phase.name}: {outcome.ending}")
         seconds = time.monotonic() - started
-        if phase_outcome and phase_outcome.was_finished:
+        if isinstance(outcome, Phase) and outcome.was_finished:
             logger.info("    already finished")
         else:
             logger.info("    %.0f s", seconds)

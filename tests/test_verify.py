@@ -150,3 +150,17 @@ def test_a_folder_without_a_manifest_is_refused_with_those_below_it(finished, ca
         == "jaxmodpo: . has no manifest.json: give the output folder of a finished command; those"
         " with one are out"
     )
+
+
+def test_it_is_a_phase_of_an_experiment_and_ends_it_where_a_file_has_changed(
+    finished, tmp_path, capsys
+):
+    experiment = tmp_path / "e.yaml"
+    settings = f"{{folders: [{finished}]}}"
+    experiment.write_text(f"phases:\n- {{name: check, command: verify, settings: {settings}}}\n")
+    main(["run", str(experiment), "--output-dir", str(tmp_path / "experiment")])
+    (finished / "results.json").write_text("[]")
+    with pytest.raises(SystemExit) as end:
+        main(["run", str(experiment), "--output-dir", str(tmp_path / "experiment")])
+    assert end.value.code == 2
+    assert "e.yaml, phase check: " in capsys.readouterr().err
