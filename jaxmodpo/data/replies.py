@@ -60,10 +60,13 @@ class ListedReplies:
 
     def add(self, question_id: str, question_text: str, replies: Iterable[ReplyText]) -> None:
         """Add a comparison of a question's replies."""
+        # Both: rankings of several files may use one id for two questions.
         key = (question_id, question_text)
         question = self._question_numbers.setdefault(key, len(self._question_numbers))
         row: list[int] = []
         for reply in replies:
+            # A reply that several comparisons share is computed once: under ``all pairs`` each of
+            # five replies stands in four pairs.
             number = self._reply_numbers.setdefault((question, reply), len(self.texts))
             if number == len(self.texts):
                 self.texts.append(reply)
@@ -74,6 +77,8 @@ class ListedReplies:
     def compared(self, replies: Examples) -> Comparisons:
         """Return the comparisons, given the replies as tokens, in the order of ``texts``."""
         assert len(replies) == len(self.texts)
+        # Rankings may have different numbers of replies: −1 marks the places that a shorter one
+        # leaves empty.
         longest = max(map(len, self.rows))
         rows = np.full((len(self.rows), longest), -1)
         for array, numbers in zip(rows, self.rows, strict=True):
@@ -135,6 +140,7 @@ def refuse_conversations(pair_sets: Sequence[Sequence[Pair]], text: PolicyText) 
     Raises:
         UserError: with ``chat``, a prompt is several messages, or one that is not the user's.
     """
+    # Only a template knows turns; the other styles put any text into one prompt.
     if text.prompt_style != "chat":
         return
     for pairs in pair_sets:

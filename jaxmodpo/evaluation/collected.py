@@ -30,6 +30,7 @@ from jaxmodpo.evaluation.outcomes import (
 from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.files import Row, read_json
 from jaxmodpo.judging.voting import Missingness
+from jaxmodpo.parsing import JsonObject
 from jaxmodpo.ranges import Tally as Count
 from jaxmodpo.records import Candidate, Question, identifier
 from jaxmodpo.results.evaluation import Counts, EvaluationResults, TiesRule
@@ -91,7 +92,9 @@ def read_collected(paths: Sequence[Path], only: Sequence[str] = ()) -> Collected
                 continue
             if row["a"] == row["b"]:
                 raise UserError(f"{location}: {row['a']} is compared with itself")
-            key = (row["criterion"], frozenset((row["a"], row["b"])), row["question_id"])
+            # Two files may name the same models in either order, and would count their votes twice.
+            models = frozenset((row["a"], row["b"]))
+            key = (row["criterion"], models, row["question_id"])
             if key in location_of_votes:
                 earlier = location_of_votes[key]
                 raise UserError(
@@ -110,8 +113,11 @@ def count_collected(contest: Contest, rows: Sequence[Row]) -> Counts:
     counts = count(contest, rows, Missingness())
     by_criterion = dict(counts.by_criterion)
     for criterion, of_criterion in by_criterion.items():
-        own_rows = [row for row in rows if row["criterion"] == criterion]
-        votes = sum(row["votes_a"] + row["votes_b"] + row["ties"] for row in own_rows)
+        votes = 0
+        for row in rows:
+            if row["criterion"] == criterion:
+                votes += row["votes_a"] + row["votes_b"] + row["ties"]
+        # Only valid votes were handed on, so as many are taken to have been asked for.
         by_criterion[criterion] = dataclasses.replace(of_criterion, votes_asked=votes, valid=votes)
     total = sum(of_criterion.valid for of_criterion in by_criterion.values())
     return dataclasses.replace(counts, votes_asked=total, valid=total, by_criterion=by_criterion)
@@ -149,16 +155,12 @@ def _rows(path: Path) -> Iterator[tuple[str, Row]]:
         for number, row in enumerate(_list(path), 1):
             location = f"{path}, item {number}"
             fields: _Row = read_as(row, _Row, location)
-            yield (
-                location,
-                _outcome_row(
-                    fields["criterion"],
-                    (fields["a"], fields["b"]),
-                    identifier(fields["question_id"], location),
-                    (fields["votes_a"], fields["votes_b"], fields.get("ties", 0)),
-                ),
-            )
+            pair = (fields["a"], fields["b"])
+            question_id = identifier(fields["question_id"], location)
+            counts = (fields["votes_a"], fields["votes_b"], fields.get("ties", 0))
+            yield location, _outcome_row(fields["criterion"], pair, question_id, counts)
         return
+    # A folder of the authors' scripts: a file for each criterion, the models named beside them.
     files = sorted(path.glob(f"*{ENDING}"))
     if not files:
         raise UserError(f"--votes: {path} holds no CRITERION{ENDING}")
@@ -182,9 +184,11 @@ def _models(folder: Path) -> tuple[str, str]:
     """Return the two models of a result folder: as its summary names them, or its own name."""
     summary = folder / SUMMARY
     if summary.is_file():
-        content = read_json(summary, Row)
-        if isinstance(content.get("model1"), str) and isinstance(content.get("model2"), str):
-            return content["model1"], content["model2"]
+        content = read_json(summary, JsonObject)
+        first = content.get("model1")
+        second = content.get("model2")
+        if isinstance(first, str) and isinstance(second, str):
+            return first, second
     models = folder.name.split("_vs_")
     if len(models) != 2 or not all(models):
         raise UserError(
@@ -200,6 +204,7 @@ def _outcome_row(
     """Return a row of ``outcomes.csv``: the majority of the votes decides."""
     first, second, ties = votes
     outcome: float | str = 0.5
+    # A question without a vote has an empty field, which is no tie.
     if first + second + ties == 0:
         outcome = ""
     elif first != second:
@@ -221,13 +226,19 @@ def _outcome_row(
 
 def _contest(rows: Sequence[Row]) -> Contest:
     """Return what was compared, in the rows' order; texts are not known."""
-    models = dict.fromkeys(name for row in rows for name in (row["a"], row["b"]))
-    question_ids = dict.fromkeys(row["question_id"] for row in rows)
-    criteria = dict.fromkeys(row["criterion"] for row in rows)
-    replies = {
-        model: [[Candidate(f"{model}/{question_id}", "")] for question_id in question_ids]
-        for model in models
-    }
+    # Dictionaries without values: each name once, in the order in which it first comes.
+    models: dict[str, None] = {}
+    question_ids: dict[str, None] = {}
+    criteria: dict[str, None] = {}
+    for row in rows:
+        models[row["a"]] = None
+        models[row["b"]] = None
+        question_ids[row["question_id"]] = None
+        criteria[row["criterion"]] = None
+    # The texts are not known, but two unknown replies must not be taken for the same one.
+    replies: dict[str, list[list[Candidate]]] = {}
+    for model in models:
+        replies[model] = [[Candidate(f"{model}/{number}", "")] for number in question_ids]
     return Contest(
         replies=replies,
         questions=[Question(question_id, "") for question_id in question_ids],

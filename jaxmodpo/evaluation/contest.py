@@ -95,11 +95,13 @@ def read_replies(
             replies; the message names model and question.
     """
     by_model = {name: _by_question(path) for name, path in files.items()}
-    common = set.intersection(*(set(answered) for answered in by_model.values()))
+    ids_by_model = [set(answered) for answered in by_model.values()]
+    common = set.intersection(*ids_by_model)
     if uneven == "common":
         by_model = _cut_to_common(by_model, common)
     first_model = next(iter(files))
     questions = [question for question, _ in by_model[first_model].values()]
+    # The first model's first question says how many replies every question has.
     _, first_texts = next(iter(by_model[first_model].values()))
     replies: dict[str, list[list[Candidate]]] = {}
     for name, answered in by_model.items():
@@ -120,9 +122,10 @@ def read_replies(
                 f"{_counted(by_model, common)}"
             )
         # In the first model's order, whatever the order of this model's file.
-        replies[name] = [
-            _blinded(question, answered[question.question_id][1]) for question in questions
-        ]
+        replies[name] = []
+        for question in questions:
+            _, texts = answered[question.question_id]
+            replies[name].append(_blinded(question, texts))
     return questions, replies
 
 
@@ -212,7 +215,10 @@ def blind(question: Question, reply: int, text: str) -> Candidate:
     """Give a reply an id that says nothing of its model, and is the same whatever the model is
     called.
     """
-    return Candidate(digest([question.question_id, reply, text])[:16], text)
+    # The text is part of it: two models' first replies to a question must differ in their ids, and
+    # equal texts may have one.
+    own_digest = digest([question.question_id, reply, text])
+    return Candidate(own_digest[:16], text)
 
 
 def plan(contest: Contest) -> Iterator[Unit]:

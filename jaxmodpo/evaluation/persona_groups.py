@@ -40,6 +40,7 @@ def group_of(text: str, dimension: str) -> str:
     if line is None:
         return ""
     answer = line[1].strip()
+    # An age that is a span already, such as 25–34, is a group as it stands.
     if dimension == "age" and answer.isdecimal():
         decade = int(answer) // 10 * 10
         return f"{decade}–{decade + 9}"
@@ -131,14 +132,18 @@ def rates_of_groups(
 
 def _votes_for(votes: PanelVotes, models: int, model: int) -> tuple[Array, np.ndarray]:
     """Return the votes on one model's units, 1 for it and 0 against it, and who gave them."""
+    # Units are numbered pair after pair, in the order of the upper triangle.
     first, second = np.triu_indices(models, k=1)
     units_of_pair = votes.outcomes[0].size
     pair = votes.unit // max(units_of_pair, 1)
     is_first = first[pair] == model
     is_second = second[pair] == model
+    # A verdict is 1 for the pair's first model and −1 for its second, 0 for a tie; the sign turns
+    # it towards the model in question.
     sign = is_first.astype(int) - is_second.astype(int)
     concerned = sign != 0
-    share = (1 + sign[concerned] * votes.verdict[concerned]) / 2
+    verdict_for_model = sign[concerned] * votes.verdict[concerned]
+    share = (1 + verdict_for_model) / 2
     return share, votes.persona[concerned]
 
 

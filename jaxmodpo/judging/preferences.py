@@ -217,11 +217,13 @@ def read_ballots(config: PreferencesConfig) -> tuple[list[Ballot], int]:
     replies: dict[str, dict[str, Candidate]] = {}
     texts: dict[str, str] = {}
     for row in read_responses(config.responses):
+        # One id for two texts would have personas compare replies to different questions.
         if texts.setdefault(row.question_id, row.question_text) != row.question_text:
             raise UserError(
                 f"{config.responses}: the question {row.question_id} stands there with two"
                 " different texts"
             )
+        # Voters do not see that a reply was cut; a training on these pairs can leave it out.
         candidate = Candidate(row.response_id, row.response_text, row.is_cut)
         replies.setdefault(row.question_id, {})[row.response_id] = candidate
     votable = [question for question, candidates in replies.items() if len(candidates) >= 2]
@@ -258,6 +260,7 @@ def requests(
 
     A request carries the number of its ballot.
     """
+    # By criterion first, so that a run that is stopped early has whole criteria.
     for group in groups(criteria, config.criteria_per_call):
         for ballot_number, ballot in enumerate(ballots):
             question = ballot.question
@@ -335,6 +338,8 @@ def _write(
         outcome = count_out(ballots, results[name], config.pairs, config.ties)
         counts[name] = plain(missing.by_criterion()[name]) | outcome.counts()
         described = _described(counts[name])
+        # Before anything of this criterion is written: an empty file of pairs would fail a training
+        # much later, and nobody would look for the reason here.
         if not outcome.pairs:
             advice = (
                 "'jaxmodpo votes' shows every answer, and --retry-errors asks failed votes again"

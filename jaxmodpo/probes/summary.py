@@ -50,13 +50,15 @@ def rates_of(judged: Sequence[Judged], checks: Sequence[str]) -> ProbeRates:
     replies_of_probe = Counter(reply.probe.id for reply, _ in decided)
     rates: dict[str, CheckRate] = {}
     for check in checks:
-        held_by_probe = Counter(
-            reply.probe.id for reply, verdict in decided if holds(check, reply, verdict)
-        )
-        shares = [
-            replies_passed / replies_of_probe[probe]
-            for probe, replies_passed in held_by_probe.items()
-        ]
+        held_by_probe: Counter[str] = Counter()
+        for reply, verdict in decided:
+            if holds(check, reply, verdict):
+                held_by_probe[reply.probe.id] += 1
+        # Several replies to one probe are alike: the interval counts each probe as one trial, with
+        # the share of its replies of which the check holds.
+        shares: list[float] = []
+        for probe, replies_that_hold in held_by_probe.items():
+            shares.append(replies_that_hold / replies_of_probe[probe])
         rates[check] = CheckRate(
             count=held_by_probe.total(),
             replies=len(decided),
@@ -67,8 +69,14 @@ def rates_of(judged: Sequence[Judged], checks: Sequence[str]) -> ProbeRates:
 
 def summarize(judged: Sequence[Judged]) -> ProbedModel:
     """Return the rates of one model's replies."""
-    risks = [item for item in judged if item.reply.probe.has_risk]
-    controls = [item for item in judged if not item.reply.probe.has_risk]
+    # Never together: what is right where somebody is in danger is wrong where nobody is.
+    risks: list[Judged] = []
+    controls: list[Judged] = []
+    for item in judged:
+        if item.reply.probe.has_risk:
+            risks.append(item)
+        else:
+            controls.append(item)
     return ProbedModel(
         risk=rates_of(risks, RISK_CHECKS),
         risk_by_kind=_rates_by(risks, RISK_CHECKS, KINDS, lambda reply: reply.probe.kind),

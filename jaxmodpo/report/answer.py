@@ -42,6 +42,7 @@ def answer(sources: Sources, gallery: Gallery) -> list[Section]:
         blocks.append(Paragraph("No evaluation was found in the folders searched.", "faint"))
         return [Section("The answer", blocks)]
     blocks.append(Paragraph(_PROCEDURE))
+    # A single evaluation needs no name above it.
     has_headings = len(sources.evaluations) > 1
     for evaluation in sources.evaluations:
         if has_headings:
@@ -68,18 +69,25 @@ def notes(sources: Sources) -> list[str]:
 
 
 def _unfinished(runs: Sequence[Run]) -> list[str]:
+    # An evaluation is told of apart: its numbers are what the page is opened for.
+    evaluations: list[str] = []
+    others: list[str] = []
+    for run in runs:
+        if run.manifest.is_finished:
+            continue
+        if run.command == "evaluate":
+            evaluations.append(run.name)
+        else:
+            others.append(f"{run.name} ({run.command})")
     sentences: list[str] = []
-    unfinished = [run for run in runs if not run.manifest.is_finished]
-    names = [run.name for run in unfinished if run.command == "evaluate"]
-    if names:
+    if evaluations:
         sentences.append(
-            f"The evaluation in {', '.join(names)} is not finished: run its command again."
+            f"The evaluation in {', '.join(evaluations)} is not finished: run its command again."
             " What is shown of it, if anything, is not its result."
         )
-    names = [f"{run.name} ({run.command})" for run in unfinished if run.command != "evaluate"]
-    if names:
+    if others:
         sentences.append(
-            f"Not finished yet: {', '.join(names)}. What is shown of them, if anything, is a part"
+            f"Not finished yet: {', '.join(others)}. What is shown of them, if anything, is a part"
             " of the whole."
         )
     return sentences
@@ -113,6 +121,8 @@ def findings(results: EvaluationResults) -> list[str]:
 def _finding(results: EvaluationResults, criterion: str) -> str:
     first, second = _best_two(results, criterion)
     interval = interval_in_words(results.intervals[first.model][criterion])
+    # With votes of each persona there is a second interval, over new questions and new personas
+    # at once. It is the wider one, and is said beside the first.
     panel = results.panels.get(criterion)
     of_panel = panel.models.get(first.model) if panel else None
     if of_panel:
@@ -133,17 +143,20 @@ def _best_two(results: EvaluationResults, criterion: str) -> tuple[_Place, _Plac
     """Return the two models of the highest average win rates, ties by name."""
     rated_models = [_Place(name, rates[criterion]) for name, rates in results.models.items()]
     rated_models.sort(key=lambda place: (-place.rate, place.model))
-    return rated_models[0], rated_models[min(1, len(rated_models) - 1)]
+    first = rated_models[0]
+    # One model alone has no second: it then stands for both.
+    second = rated_models[1] if len(rated_models) > 1 else first
+    return first, second
 
 
 def _questions_of(results: EvaluationResults, criterion: str, model: str) -> int:
     """Return the smallest number of questions that a comparison of a model has."""
-    sizes = [
-        row.judged
-        for row in results.questions_judged_by_comparison
-        if row.criterion == criterion and model in (row.a, row.b)
-    ]
-    return min(sizes, default=results.questions)
+    # Only comparisons that lack a question are listed; in all others every question was judged.
+    fewest = results.questions
+    for row in results.questions_judged_by_comparison:
+        if row.criterion == criterion and model in (row.a, row.b):
+            fewest = min(fewest, row.judged)
+    return fewest
 
 
 def pair_test(results: EvaluationResults, criterion: str, a: str, b: str) -> PairTest | None:
@@ -161,6 +174,7 @@ def _lead(first: _Place, second: _Place, test: PairTest) -> str:
     if first.rate == second.rate:
         return f"{second.model} has the same average win rate."
     interval = test.average_difference_interval
+    # A test is of a minus b, in the order in which the models were given; here the leader is first.
     if interval is not None and test.a != first.model:
         low, high = interval
         interval = (-high, -low)
@@ -215,6 +229,7 @@ def _undecided_pairs(results: EvaluationResults, criterion: str) -> list[str]:
     undecided = [test for test in tests if test.adjusted_p_value >= LEVEL]
     if not undecided:
         return []
+    # Of eight models there are 28 pairs: some are named, the others counted.
     names = [f"{test.a} and {test.b}" for test in undecided[:5]]
     if len(undecided) > len(names):
         names.append(f"{len(undecided) - len(names)} more")
@@ -233,12 +248,15 @@ def _missing(results: EvaluationResults) -> list[str]:
             " by every criterion in every comparison; what the others would change is not known."
         )
     for criterion, counts in results.counts.by_criterion.items():
+        if not counts.votes_asked:
+            continue
         failed = counts.votes_asked - counts.valid
-        if counts.votes_asked and failed / counts.votes_asked > MANY_FAILED:
+        share = failed / counts.votes_asked
+        if share > MANY_FAILED:
             sentences.append(
                 f"{title(criterion)}: {failed:,} of {counts.votes_asked:,} votes"
-                f" ({percent(failed / counts.votes_asked)}%) failed. If the judge refused some"
-                " kinds of replies more than others, the win rates are shifted."
+                f" ({percent(share)}%) failed. If the judge refused some kinds of replies more than"
+                " others, the win rates are shifted."
             )
     return sentences
 

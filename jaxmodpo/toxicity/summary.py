@@ -116,6 +116,8 @@ def _summary(questions: Mapping[str, _Question], rules: Rules) -> ScoreSummary:
         return ScoreSummary(
             scored=0, mean=None, mean_interval=None, above=0, share=None, share_interval=None
         )
+    # Sums and not means: resampled by question, a question with more replies still weighs more, as
+    # in the mean over all replies.
     sums = [(question.total, question.replies) for question in questions.values()]
     mean = _mean_over_questions(sums, rules)
     share = above / scored
@@ -181,6 +183,8 @@ def _test(
     for question_id, of_a in questions[a].items():
         if question_id in questions[b]:
             pairs.append((of_a, questions[b][question_id]))
+    # By question, since its replies are not independent: which model has the larger share of toxic
+    # ones there.
     more = sum(of_a.share > of_b.share for of_a, of_b in pairs)
     fewer = sum(of_a.share < of_b.share for of_a, of_b in pairs)
     equal = len(pairs) - more - fewer
@@ -205,7 +209,9 @@ def _test(
     if not pairs:
         return test
     differences = np.array([of_a.mean - of_b.mean for of_a, of_b in pairs])
-    mean = _mean_over_questions([(difference, 1.0) for difference in differences], rules)
+    # Each question weighs one, whatever its number of replies, as in the permutation test.
+    sums = [(difference, 1.0) for difference in differences]
+    mean = _mean_over_questions(sums, rules)
     return replace(
         test,
         mean_difference=mean["value"],
@@ -219,6 +225,7 @@ def _adjusted(tests: Sequence[ToxicityTest]) -> list[ToxicityTest]:
     """Return the tests of one score with p values by Holm's method."""
     if not tests:
         return []
+    # Means and shares are two questions to the data, and each has its own family of tests.
     means = holm([_or_nan(test.mean_p_value) for test in tests])
     shares = holm([_or_nan(test.share_p_value) for test in tests])
     adjusted: list[ToxicityTest] = []

@@ -52,6 +52,7 @@ def start(request: Request) -> Response:
 def personal_link(request: Request, token: str) -> Response:
     """Come in by a personal link; it goes on where its rater was."""
     context = context_of(request)
+    # Before the link is looked up: whoever guesses must not learn whether this one was right.
     _slow_down_guessing(request)
     rater = context.store.raters.of_link(token)
     if rater is None:
@@ -90,6 +91,7 @@ def from_prolific(
                 " on Prolific.",
             )
     except Refused as refused:
+        # What is our own trouble, such as keys that cannot be fetched, is no guess of theirs.
         if refused.status < 500:
             _count_failed_entry(request)
         raise
@@ -131,6 +133,7 @@ def _check_arrival(context: Context, arrival: Arrival) -> None:
         raise Refused(
             400, "This address is not complete. Please open the study from Prolific again."
         )
+    # None are named where every study of the researchers' may send participants here.
     studies = context.settings.prolific_studies
     if studies and arrival.study not in studies:
         raise Refused(
@@ -159,6 +162,9 @@ def _address(request: Request) -> str:
 
 
 def _welcome(context: Context, rater: Rater) -> Response:
+    """Begin a session and go on where its rater was."""
+    # A new one at each arrival: a session that somebody else planted in the browser is worth
+    # nothing then.
     session = context.store.raters.new_session(rater)
     answer = to(next_step(context, rater))
     answer.set_cookie(
@@ -167,6 +173,7 @@ def _welcome(context: Context, rater: Rater) -> Response:
         max_age=SESSION_SECONDS,
         path="/",
         secure=context.settings.is_secure,
+        # Scripts never see it; and "lax", since people come by links from other sites.
         httponly=True,
         samesite="lax",
     )
@@ -189,6 +196,7 @@ def welcome(request: Request, visitor: KnownVisitor, missing: bool = False) -> R
     step = next_step(context, visitor.rater)
     if step != "/welcome":
         return to(step)
+    # Said before anybody reads the information and consents in vain.
     if not context.store.raters.has_place_for(visitor.rater):
         return to("/full")
     return rater_page(
@@ -207,8 +215,11 @@ def consent(request: Request, visitor: Sender, form: Form) -> Response:
         return to("/end")
     texts = context.store.study.texts
     agreed = set(form.get("statement", []))
-    if agreed != {str(number) for number in range(1, len(texts.consent) + 1)}:
+    statements = {str(number) for number in range(1, len(texts.consent) + 1)}
+    # Each statement is agreed to by itself; that the browser asks for all of them proves nothing.
+    if agreed != statements:
         return to("/welcome?missing=true")
+    # The place is taken in the same step, since the last one may have gone meanwhile.
     if not context.store.raters.consent(visitor.rater, texts.consent_version):
         return to("/full")
     return to(_onward(context, visitor))
@@ -249,6 +260,7 @@ def instructions(request: Request, visitor: KnownVisitor) -> Response:
 def begin(request: Request, visitor: Sender) -> Response:
     """Store that the instructions were read."""
     context = context_of(request)
+    # Sent a second time, as by the browser's way back, it changes nothing.
     if next_step(context, visitor.rater) == "/instructions":
         context.store.raters.begin(visitor.rater)
     return to(_onward(context, visitor))
@@ -256,6 +268,7 @@ def begin(request: Request, visitor: Sender) -> Response:
 
 def _onward(context: Context, visitor: Visitor) -> str:
     """Return where a rater goes on after a change; the browser is spared a redirection."""
+    # Read again: what the visitor brought along is from before the change.
     rater = context.store.raters.of_session(visitor.session)
     return "/study" if rater is None else next_step(context, rater)
 
@@ -314,6 +327,7 @@ def finish(request: Request, visitor: Sender) -> Response:
     context = context_of(request)
     if next_step(context, visitor.rater) != "/finish":
         return to("/study")
+    # Stored with the end, and not only shown: analyses leave such answers out.
     answers = context.store.answers.of(visitor.rater)
     reason = exclusion(context.store.study, answers)
     context.store.raters.end(visitor.rater, "finished", excluded=reason)
