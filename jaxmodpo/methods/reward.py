@@ -75,6 +75,7 @@ def _train_model(
     if config.validation is not None:
         carried = _carried(config.validation)
     startup = Startup()
+    # Reading comes before loading: files with a fault are told of within seconds.
     with startup.part("data"):
         rankings, all_tied = ranked(config)
         training, held_out = split(rankings, config)
@@ -98,19 +99,20 @@ def _train_model(
     count_flops = functools.partial(_training_flops, shape)
     problem = with_remat(loss_under, config.remat, parameters, {}, mesh, count_flops)
     trained = train(problem, batches, config, held_out_batches, session.on_evaluation, startup)
+    # Gathered by every process, since each takes part in it, although the leader alone writes.
     whole = Roberta(model.config, on_host(trained.parameters))
     if data.held_out:
         carried = _validated(whole, data.held_out, text, config.batch_size)
     if leads():
         _save(config, whole, text, carried)
     if carried is not None:
+        # Figures of another model are never passed off as this one's.
         if not data.held_out:
             results.setdefault("held_out_on", carried.measured_in or str(config.validation))
         results["held_out_accuracy"] = carried.accuracy
         results["held_out_accuracy_interval"] = carried.accuracy_interval
-        logger.info(
-            "%s%s", "" if data.held_out else "of the model that was validated: ", sentence(carried)
-        )
+        whose = "" if data.held_out else "of the model that was validated: "
+        logger.info("%s%s", whose, sentence(carried))
     phase.finish(
         work=config.work_folders(),
         examples=len(batches.examples),
@@ -226,7 +228,9 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
     Raises:
         UserError: there are too few questions to hold any out, or no evaluation was finite.
     """
-    if not split(ranked(config)[0], config)[1]:
+    rankings, _ = ranked(config)
+    _, held_out = split(rankings, config)
+    if not held_out:
         raise UserError(
             f"--refit: {config.validation_fraction:g} of the questions in"
             f" {config.pairs or config.rankings} is not one question to validate on; raise"
@@ -241,6 +245,7 @@ def _refitted(config: RewardConfig, session: Session) -> Phase:
         raise UserError(
             f"{first.directory}: no evaluation was finite, so that nothing says how long to train"
         )
+    # Up, and not to the nearest: a schedule is of whole epochs, and 0 would train nothing.
     epochs = max(1, math.ceil(best))
     final = dataclasses.replace(config, validation_fraction=0.0, epochs=epochs, refit=False)
     carried = _carried(first.directory / VALIDATION)
@@ -283,6 +288,8 @@ def _every_criterion(config: RewardConfig, session: Session) -> Phase:
             config.output_dir / name,
             trained_on,
         )
+    # Each model is a run of its own, which resumes by itself; this phase only records that all
+    # are there.
     whole = open_together("reward --all", config)
     figures = {name: _accuracies(config, name, path, session) for name, path in files.items()}
     if leads():

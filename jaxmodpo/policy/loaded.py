@@ -173,6 +173,7 @@ def load_policy(
     else:
         devices = make_mesh(mesh)
     sharding_of = shardings(devices)
+    # Heads are divided over ``tensor``: told now, and not by a compiler's error after loading.
     check_heads(shape, devices)
     # Read first: whether it fits is known before the base is loaded.
     trained_adapter = None if adapter is None else load_adapter(adapter, shape, model)
@@ -237,6 +238,8 @@ def with_adapters(policy: Policy, adapters: Sequence[ScaledAdapter]) -> Policy:
     table = adapter_table(parameter_table(policy.config), no_adapter)
     loaded: list[tuple[LoraConfig, dict[str, np.ndarray]]] = []
     for folder, scale in adapters:
+        # The base alone is one of the models that are sampled: zeros stand for it, so that every
+        # row of a batch has an adapter.
         if folder is None:
             zeros = {name: np.zeros(spec.shape, np.float32) for name, spec in table.items()}
             loaded.append((no_adapter, zeros))

@@ -74,6 +74,8 @@ def _scope(results: EvaluationResults) -> str:
 
 def _average_blocks(evaluation: Evaluation, sources: Sources, gallery: Gallery) -> list[Block]:
     results = evaluation.results
+    # A column is added where there is something to show in it, so that rows are kept by column and
+    # put in order at the end. Keys that begin with a space can be no criterion's name.
     columns: dict[str, Column] = {" model": Column("model", is_word=True)}
     cells: dict[str, dict[str, Cell]] = {name: {" model": Cell(name)} for name in results.models}
     for criterion in results.criteria:
@@ -118,7 +120,6 @@ def _add_measures(
     columns: dict[str, Column], cells: Mapping[str, dict[str, Cell]], sources: Sources
 ) -> None:
     """Add what other commands measured of each model."""
-    # The keys begin with a space, which no criterion's name does.
     divergences = read_divergences(sources.runs)
     if divergences:
         columns[" kl"] = Column("KL, nats per reply")
@@ -229,6 +230,7 @@ def _scatters(evaluation: Evaluation, gallery: Gallery) -> list[Block]:
     4).
     """
     results = evaluation.results
+    # What an alignment to other criteria may cost is looked for in safety first, as in the paper.
     across = "safety" if "safety" in results.criteria else results.criteria[-1]
     pictures: list[Picture] = []
     for criterion in results.criteria:
@@ -279,6 +281,7 @@ def _matrices(evaluation: Evaluation, gallery: Gallery) -> list[Picture]:
             " ones do not."
         )
         name = f"{evaluation.prefix}significance-{criterion}"
+        # For a reader who does not see the figure: a list of all p values would help nobody.
         alternative = f"{caption} The table of McNemar's tests has its numbers."
         pictures.append(gallery.add(name, figure, caption, alternative))
     return pictures
@@ -288,6 +291,7 @@ def _pairs_in_words(pairwise: Mapping[str, Mapping[str, float]]) -> str:
     words: list[str] = []
     names = list(pairwise)
     for number, name in enumerate(names):
+        # Each pair once: the other direction is what is missing to 100%.
         for opponent in names[number + 1 :]:
             words.append(f"{name} over {opponent} {100 * pairwise[name][opponent]:.0f}%")
     return f"{', '.join(words)}."
@@ -380,6 +384,7 @@ def _health(evaluation: Evaluation, gallery: Gallery) -> list[Block]:
 
 def _health_row(name: str, counts: CriterionCounts) -> list[Cell | str]:
     failed = counts.votes_asked - counts.valid
+    # Where all replies are the same, no vote is asked for.
     share = percent(failed / counts.votes_asked) if counts.votes_asked else "–"
     kinds = [f"{number:,} {spoken(status)}" for status, number in counts.failed.items() if number]
     return [

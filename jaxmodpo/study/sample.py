@@ -144,6 +144,7 @@ def study_sample(config: StudySampleConfig, phase: Phase) -> None:
     sampled_indices = stratified_sample(strata, config.questions, rng)
     picked = [candidates.usable[index] for index in sampled_indices]
     study = _study(config, picked, seed, rng)
+    # By the rules that every later command reads it with, before anybody is invited.
     study.check(STUDY)
     write_result(config.output_dir / STUDY, study, private=True)
     outcome_shares = _comparison(strata, [strata[index] for index in sampled_indices])
@@ -183,7 +184,10 @@ def _stratum(candidate: Candidate, criteria: Sequence[str]) -> tuple[str, ...]:
     """Return what the judge said of a question by each of some criteria, one pair of replies after
     the other.
     """
-    return tuple(pair.outcomes[criterion] for pair in candidate.pairs for criterion in criteria)
+    outcomes: list[str] = []
+    for pair in candidate.pairs:
+        outcomes += [pair.outcomes[criterion] for criterion in criteria]
+    return tuple(outcomes)
 
 
 # --------------------------------------------------------------------------- items
@@ -229,8 +233,11 @@ def _items(
     rng: np.random.Generator,
 ) -> list[StudyItem]:
     """Return practice items, questions and attention checks under opaque ids, in this order."""
+    # Of several replies to a question each pair is an item of its own.
     questions = [(candidate, pair) for candidate in picked for pair in candidate.pairs]
-    ids = _item_ids(len(checks.training) + len(questions) + len(checks.attention), rng)
+    count = len(checks.training) + len(questions) + len(checks.attention)
+    # Numbers would say which items are checks, and in which order questions stand in the data.
+    ids = _item_ids(count, rng)
     items: list[StudyItem] = []
     for practice in checks.training:
         items.append(
@@ -240,6 +247,7 @@ def _items(
                 post=practice.post,
                 reply_a=practice.reply_a,
                 reply_b=practice.reply_b,
+                # A practice item may know more criteria than this study asks about.
                 expected=asked(practice.expected, criteria),
                 explanation=practice.explanation,
             )
@@ -303,12 +311,13 @@ def _assignments(
     assignments: list[Assignment] = []
     for rater in everybody:
         rated_numbers = [number for number in questions if (number, rater) in a_is_left]
+        # Each rater has an order of their own: what tiredness does falls on other questions.
         sequence = [*training, *spread(rated_numbers, attention, rng)]
-        item_places = [
-            Place(item_id=items[number].item_id, a_is_left=a_is_left[number, rater])
-            for number in sequence
-        ]
-        assignments.append(Assignment(number=rater + 1, places=tuple(item_places)))
+        places: list[Place] = []
+        for number in sequence:
+            is_left = a_is_left[number, rater]
+            places.append(Place(item_id=items[number].item_id, a_is_left=is_left))
+        assignments.append(Assignment(number=rater + 1, places=tuple(places)))
     return assignments
 
 
@@ -325,6 +334,7 @@ def _balance(study: StudyFile) -> dict[str, Any]:
     questions_of_rater: list[int] = []
     lefts_of_rater: list[int] = []
     for assignment in study.assignments:
+        # Practice and checks do not count: nothing is concluded from their sides.
         sides = [place.a_is_left for place in assignment.places if place.item_id in question_ids]
         questions_of_rater.append(len(sides))
         lefts_of_rater.append(sum(sides))
@@ -345,7 +355,10 @@ def _comparison(
     counts = Counter(full)
     sampled = Counter(sample)
     comparison: dict[str, dict[str, float]] = {}
-    for stratum, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
+    # The largest stratum first, equal ones by name.
+    largest_first = sorted(counts, key=lambda stratum: (-counts[stratum], stratum))
+    for stratum in largest_first:
+        count = counts[stratum]
         comparison[", ".join(stratum) or "all"] = {
             "full": count,
             "full_share": round(count / len(full), 4),

@@ -121,6 +121,7 @@ def admin_application(store: Store, settings: AdminSettings) -> FastAPI:
     """Return the application of a study's administrators."""
     application = FastAPI(
         title="Administration of a blinded study",
+        # No description of its routes: nobody but its own pages calls them.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -171,6 +172,7 @@ def sign_in(request: Request, form: Form) -> Response:
     context.sessions[session] = time.monotonic() + SESSION_SECONDS
     context.store.note("administrator", "signed in")
     answer = to("/")
+    # Strict, since an administrator comes from no other site.
     answer.set_cookie(
         COOKIE, session, max_age=SESSION_SECONDS, path="/", httponly=True, samesite="strict"
     )
@@ -225,6 +227,7 @@ def decide(request: Request, session: SendingSession, form: Form, pseudonym: Pse
     reason = one(form, "reason").strip()[:500]
     if decision is None or way not in ("", "undo"):
         raise Refused(400, "There is no such decision.")
+    # Somebody may not be paid for it: the audit trail must say why.
     if way == "" and not reason:
         raise Refused(400, "A decision about a rater needs a reason; please go back and give one.")
     context.store.raters.decide(rater, decision, "" if way == "undo" else reason)
@@ -262,6 +265,7 @@ def export(request: Request, session: SendingSession, form: Form) -> Response:
     if not blinded:
         _check_unblinding(context, one(form, "unblinding_secret"))
     name = ("answers-blinded" if blinded else "annotations") + ending
+    # By way of a file, as the command writes it, so that both give the same bytes.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         count = export_answers(context.store, path, blinded=blinded)

@@ -86,6 +86,7 @@ def figures_of(store: Store) -> Figures:
         label = labels.get(name, "")
         revisions = changed.get(name, 0)
         progress.append(_of_rater(store.study, rater, by_rater[name], label, revisions))
+    # As an analysis would have it: those who are left out still count as having taken part.
     counting = [answer for answer in answers if not answer.excluded]
     return Figures(
         raters=progress,

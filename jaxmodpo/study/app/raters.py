@@ -80,9 +80,12 @@ class Raters:
         Raises:
             UserError: all places are taken.
         """
+        # Only its hash is stored: whoever reads the database comes in by nobody's link.
         token = new_token()
 
         def work(connection: sql.Connection) -> str:
+            # An invited rater has the place at once, so that no more links are made than there are
+            # places; who comes from Prolific gets one with the consent.
             place = self._free_place(connection)
             if place is None:
                 raise UserError(self._all_taken())
@@ -122,10 +125,12 @@ class Raters:
                 sql.select(PARTICIPANTS).where(PARTICIPANTS.c.prolific_pid == arrival.pid)
             ).one_or_none()
             if earlier is not None:
+                # A second submission of one participant would be a second rater who has seen the
+                # items before.
                 if earlier.prolific_session != arrival.session:
                     return None
                 return _read(connection, RATERS.c.id == earlier.rater_id)
-            rater_id = self._insert(connection, "prolific", None)[0]
+            rater_id, _ = self._insert(connection, "prolific", None)
             connection.execute(
                 PARTICIPANTS.insert().values(
                     rater_id=rater_id,
@@ -162,6 +167,7 @@ class Raters:
         """Store a consent and give a place; False where no place is free."""
 
         def work(connection: sql.Connection) -> bool:
+            # Read again within the transaction: two browsers of one rater may consent at once.
             current = _read(connection, RATERS.c.id == rater.id)
             if not current.holds_place:
                 place = self._free_place(connection, rater.id)
@@ -191,6 +197,7 @@ class Raters:
 
         def work(connection: sql.Connection) -> None:
             keeps_place = status == "finished" and not (excluded or rater.excluded)
+            # What a researcher decided before stays, with the reason that was given for it.
             reason = {"excluded": excluded} if excluded and not rater.excluded else {}
             self._change(
                 connection,
@@ -208,6 +215,8 @@ class Raters:
         """End a rater's part, and delete all that they gave if they ask for it."""
 
         def work(connection: sql.Connection) -> None:
+            # The rater's own row stays, under its pseudonym: the study must go on counting that
+            # somebody withdrew.
             if delete:
                 for table in (ANSWERS, REVISIONS, VISITS, PARTICIPANTS):
                     connection.execute(table.delete().where(table.c.rater_id == rater.id))
@@ -228,19 +237,15 @@ class Raters:
 
     def all(self) -> list[Rater]:
         """Return everybody, in the order of their coming."""
-        return self._database.reading(
-            lambda connection: [
-                _rater(row)
-                for row in connection.execute(sql.select(*_FIELDS).order_by(RATERS.c.id))
-            ]
-        )
+        query = sql.select(*_FIELDS).order_by(RATERS.c.id)
+        rows = self._database.reading(lambda connection: connection.execute(query).all())
+        return [_rater(row) for row in rows]
 
     def labels(self) -> Mapping[str, str]:
         """Return what researchers call the raters of personal links, by pseudonym."""
         query = sql.select(RATERS.c.pseudonym, PARTICIPANTS.c.label).join(PARTICIPANTS)
-        return self._database.reading(
-            lambda connection: {row.pseudonym: row.label for row in connection.execute(query)}
-        )
+        rows = self._database.reading(lambda connection: connection.execute(query).all())
+        return {row.pseudonym: row.label for row in rows}
 
     def named(self, pseudonym: str) -> Rater:
         """Return the rater of a pseudonym.
@@ -276,11 +281,14 @@ class Raters:
         """Let a link lead nowhere, end the rater's sessions, and free the place."""
 
         def work(connection: sql.Connection) -> None:
+            # Who had come to an end keeps it: only a rater who could still go on is cut off.
             ended = {} if rater.status in ("finished", "withdrawn") else {"status": "revoked"}
             self._change(
                 connection,
                 rater,
+                # No token has this hash, so that the link leads nowhere.
                 token_hash=None,
+                # Answers that are complete keep their place in the design.
                 holds_place=rater.status == "finished" and rater.holds_place,
                 **ended,
             )
