@@ -200,5 +200,7 @@ def _counted(count: int | None, unit: str) -> str:
 
 def _size(size: float) -> str:
     """Return bytes with three digits and a unit, in powers of 1,000 as disks are sold."""
-    power = min(4, int(math.log10(max(size, 1)) / 3))
-    return f"{size / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+    units = ("B", "kB", "MB", "GB", "TB")
+    thousands = int(math.log10(max(size, 1)) / 3)
+    power = min(thousands, len(units) - 1)
+    return f"{size / 1000**power:.3g} {units[power]}"

@@ -20,24 +20,19 @@ from jaxmodpo.errors import UserError, nearest
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.schema import Range, read_as
 
-_CONTRACTIONS = tuple(
-    (re.compile(rf"\b{short}\b"), full)
-    for short, full in (
-        ("can't", "cannot"),
-        ("won't", "will not"),
-        ("let's", "let us"),
-        ("(it|that|this|there|here|what|who|how|he|she)'s", r"\1 is"),
-        ("i'm", "i am"),
-    )
-) + tuple(
-    (re.compile(rf"{short}\b"), full)
-    for short, full in (
-        ("n't", " not"),
-        ("'re", " are"),
-        ("'ve", " have"),
-        ("'ll", " will"),
-        ("'d", " would"),
-    )
+# Whole words before endings, or "can't" would become "ca not". A noun's "'s" is a possessive and
+# stays.
+_CONTRACTIONS = (
+    (re.compile(r"\bcan't\b"), "cannot"),
+    (re.compile(r"\bwon't\b"), "will not"),
+    (re.compile(r"\blet's\b"), "let us"),
+    (re.compile(r"\b(it|that|this|there|here|what|who|how|he|she)'s\b"), r"\1 is"),
+    (re.compile(r"\bi'm\b"), "i am"),
+    (re.compile(r"n't\b"), " not"),
+    (re.compile(r"'re\b"), " are"),
+    (re.compile(r"'ve\b"), " have"),
+    (re.compile(r"'ll\b"), " will"),
+    (re.compile(r"'d\b"), " would"),
 )
 # "that that" and "had had" are English.
 _DOUBLED = re.compile(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b")
@@ -137,10 +132,11 @@ def load_rubric() -> Rubric:
         except re.error as error:
             raise UserError(f"{path}: criteria, {name}: no regular expression ({error})") from None
 
-    phrases = {
-        name: Phrases(compiled(rule.positive, name), compiled(rule.negative, name), rule.rated_as)
-        for name, rule in rubric.criteria.items()
-    }
+    phrases: dict[str, Phrases] = {}
+    for name, rule in rubric.criteria.items():
+        positive = compiled(rule.positive, name)
+        negative = compiled(rule.negative, name)
+        phrases[name] = Phrases(positive, negative, rule.rated_as)
     return Rubric(phrases, rubric.deductions, rubric.saturation, digest(content)[:12])
 
 

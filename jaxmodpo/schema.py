@@ -103,7 +103,10 @@ def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
         return _items(value, kind, arguments, source, path)
     if kind in (dict, Mapping):
         item_shape = arguments[1]
-        return {key: read_as(item, item_shape, source, *path, key) for key, item in value.items()}
+        values: dict[Any, Any] = {}
+        for key, item in value.items():
+            values[key] = read_as(item, item_shape, source, *path, key)
+        return values
     if typing.is_typeddict(shape):
         return _typed_mapping(value, shape, source, path)
     if dataclasses.is_dataclass(shape):

@@ -203,7 +203,10 @@ def sampling_costs(size: SamplingSize) -> Costs:
     prompt = list(range(3, 11))
     shapes = Shapes.of(policy.config, len(prompt), size.tokens, size.replies, 1)
     keys = jax.random.split(jax.random.key(0), size.replies)
-    asks = [Ask(n, prompt, key, n % size.adapters) for n, key in enumerate(keys)]
+    asks: list[Ask] = []
+    for number, key in enumerate(keys):
+        # Adapters by turns, so that each has as many replies.
+        asks.append(Ask(number, prompt, key, number % size.adapters))
 
     def sample() -> None:
         replies: list[Sampled] = []

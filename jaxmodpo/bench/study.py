@@ -199,28 +199,30 @@ def refuse_differences(acknowledged: Mapping[Answer, str], stored: Mapping[Answe
 def made_up_study(raters: int, items: int, seed: int) -> StudyFile:
     """Return a study in which everybody sees all items, in orders and on sides by draw."""
     generator = random.Random(seed)
-    criteria = [
-        StudyCriterion(
-            name=criterion.name,
-            title=criterion.name.replace("_", " ").capitalize(),
-            description=criterion.description,
-            better_when=criterion.better_when,
-            worse_when=criterion.worse_when,
+    criteria: list[StudyCriterion] = []
+    for criterion in load_criteria("therapeutic"):
+        criteria.append(
+            StudyCriterion(
+                name=criterion.name,
+                title=criterion.name.replace("_", " ").capitalize(),
+                description=criterion.description,
+                better_when=criterion.better_when,
+                worse_when=criterion.worse_when,
+            )
         )
-        for criterion in load_criteria("therapeutic")
-    ]
-    questions = [
-        StudyItem(
-            item_id=f"{number:016x}",
-            kind="question",
-            post=text_of_words(generator, _POST_LENGTH),
-            reply_a=text_of_words(generator, _REPLY_LENGTH),
-            reply_b=text_of_words(generator, _REPLY_LENGTH),
-            question_id=f"q{number}",
-            reply=1,
+    questions: list[StudyItem] = []
+    for number in range(items):
+        questions.append(
+            StudyItem(
+                item_id=f"{number:016x}",
+                kind="question",
+                post=text_of_words(generator, _POST_LENGTH),
+                reply_a=text_of_words(generator, _REPLY_LENGTH),
+                reply_b=text_of_words(generator, _REPLY_LENGTH),
+                question_id=f"q{number}",
+                reply=1,
+            )
         )
-        for number in range(items)
-    ]
     assignments: list[Assignment] = []
     for number in range(1, raters + 1):
         order = generator.sample(questions, items)
@@ -252,10 +254,10 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
     if not seconds:
         return {f"p{percent}": None for percent in _PERCENTILES}
     values = 1000 * np.percentile(seconds, _PERCENTILES)
-    return {
-        f"p{percent}": round(float(value), 1)
-        for percent, value in zip(_PERCENTILES, values, strict=True)
-    }
+    rounded: dict[str, float | None] = {}
+    for percent, value in zip(_PERCENTILES, values, strict=True):
+        rounded[f"p{percent}"] = round(float(value), 1)
+    return rounded
 
 
 def described(loads: Sequence[StudyLoad], raters: int) -> str:

@@ -92,10 +92,8 @@ class Comparisons:
         for number, question in enumerate(self.questions.tolist()):
             compared = self._distinct_replies(number, identities)
             of_question = drafts_of_question.setdefault(question, [])
-            with_room = [draft for draft in of_question if draft.has_room(compared)]
-            if with_room:
-                draft = with_room[0]
-            else:
+            draft = next((draft for draft in of_question if draft.has_room(compared)), None)
+            if draft is None:
                 draft = _ExampleDraft({}, [])
                 of_question.append(draft)
                 drafts.append(draft)
@@ -124,6 +122,8 @@ class Comparisons:
             order = draft.reply_order()
             members[example, : len(order)] = [draft.replies[identity] for identity in order]
             count = len(draft.numbers)
+            # Places behind the last comparison repeat the first one, with the weight 0: their
+            # fields are then numbers that a loss can be computed of.
             numbers[example] = draft.numbers[0]
             numbers[example, :count] = draft.numbers
             weights[example, :count] = 1

@@ -127,7 +127,8 @@ def _pairs_of(question: str, scored: list[tuple[float, str]], config: PairsConfi
     question_id = digest(question)[:16]
     answers: list[tuple[float, Candidate]] = []
     for score, text in scored:
-        answers.append((score, Candidate(f"{question_id}_{digest(text)[:12]}", text)))
+        response_id = f"{question_id}_{digest(text)[:12]}"
+        answers.append((score, Candidate(response_id, text)))
     answers.sort(key=lambda answer: (-answer[0], answer[1].response_id))
     scores = [score for score, _ in answers]
     candidates = [candidate for _, candidate in answers]

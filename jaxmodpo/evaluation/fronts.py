@@ -78,6 +78,7 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
     floors = np.append(points[1:, -1], reference[-1])
     volume = 0.0
     for number, floor in enumerate(floors, 1):
+        # Between points of equal height there is no slice.
         height = points[number - 1, -1] - floor
         points_above = points[:number, :-1]
         if height > 0:

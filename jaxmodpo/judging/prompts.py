@@ -153,10 +153,9 @@ class Prompts:
         post = without_control_tokens(request.question_text)
         replies = [without_control_tokens(response.response_text) for response in request.responses]
         mark = fence_mark([post, *replies])
-        fenced_replies = [
-            self._fill("reply", label=label, mark=mark, text=text)
-            for label, text in zip(labels(request), replies, strict=True)
-        ]
+        fenced_replies: list[str] = []
+        for label, text in zip(labels(request), replies, strict=True):
+            fenced_replies.append(self._fill("reply", label=label, mark=mark, text=text))
         ties = ""
         if request.ties:
             ties = " " + self.templates["ties"].strip()

@@ -42,10 +42,12 @@ def ranked(config: RewardConfig) -> tuple[list[Ranking], int]:
     path = config.rankings or config.pairs
     assert path is not None
     if config.rankings is None and not holds_rankings(path):
-        return [
-            Ranking(pair.question_id, pair.question_text, (pair.chosen, pair.rejected))
-            for pair in load_pairs(path, config.pairs_per_question)
-        ], 0
+        # A pair is a ranking of two, so that both kinds of data are trained on in one way.
+        of_two: list[Ranking] = []
+        for pair in load_pairs(path, config.pairs_per_question):
+            candidates = (pair.chosen, pair.rejected)
+            of_two.append(Ranking(pair.question_id, pair.question_text, candidates))
+        return of_two, 0
     rankings = load_rankings(path)
     with_preference = [ranking for ranking in rankings if not ranking.all_tied]
     if not with_preference:

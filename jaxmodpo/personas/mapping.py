@@ -114,7 +114,8 @@ def load_mapping(name: str | Path = CANONICAL) -> SurveyMapping:
 def _read_files(content: Mapping[str, Any], path: Path) -> dict[str, dict[str, str]]:
     """Return the constants of every row of a file, by pattern of the file's name."""
     files: dict[str, dict[str, str]] = {}
-    for pattern, constants in as_mapping(content.get("files") or {}, f"{path}: files").items():
+    section = as_mapping(content.get("files") or {}, f"{path}: files")
+    for pattern, constants in section.items():
         location = f"{path}: files, {pattern}"
         files[str(pattern)] = as_texts(as_mapping(constants, location), location)
     for pattern, constants in files.items():
@@ -127,7 +128,8 @@ def _read_row_rule(content: Mapping[str, Any], rule: str, path: Path) -> dict[st
     empty cell.
     """
     columns: dict[str, dict[str, str]] = {}
-    for column, listed in as_mapping(content.get(rule) or {}, f"{path}: {rule}").items():
+    section = as_mapping(content.get(rule) or {}, f"{path}: {rule}")
+    for column, listed in section.items():
         location = f"{path}: {rule}, {column}"
         name = as_text(column, f"{path}: {rule}")
         refuse_doubled(name, columns, f"{path}: {rule}")

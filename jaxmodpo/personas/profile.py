@@ -119,7 +119,9 @@ def _attitudes(ratings: dict[str, float | None]) -> list[str]:
     for name, (label, degrees, statement) in _ATTITUDE_LABELS.items():
         value = ratings[name]
         if value is not None:
-            lines.append(f"- {label}: {degrees[int(value) - 1]} {statement}")
+            # Answers count from 1.
+            degree = degrees[int(value) - 1]
+            lines.append(f"- {label}: {degree} {statement}")
     trust = ratings["attitude_trust"]
     if trust is not None:
         lines.append(

@@ -233,11 +233,11 @@ def _trained(run: Run, maker: _Makers) -> TrainedModel:
 
 
 def _data_run(run: Run, maker: _Makers) -> DataRun:
-    plain_figures = {
-        name: value
-        for name, value in run.manifest.results.items()
-        if isinstance(value, int | float | str) and name != "judge"
-    }
+    # The judge's identity has a field of its own, and nested figures no place in a card.
+    plain_figures: dict[str, int | float | str] = {}
+    for name, value in run.manifest.results.items():
+        if isinstance(value, int | float | str) and name != "judge":
+            plain_figures[name] = value
     return DataRun(
         name=run.name,
         command=run.command,

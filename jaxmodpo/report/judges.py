@@ -58,10 +58,11 @@ def _judges_by_name(runs: Sequence[Run]) -> dict[str, Judges]:
 
 
 def _judge_section(name: str, judges: Judges, gallery: Gallery) -> Section:
-    identities = [
-        f"{judge.name}: {judge.valid_votes} valid votes, asked as {judge.identity}."
-        for judge in judges.judges
-    ]
+    identities: list[str] = []
+    for judge in judges.judges:
+        identities.append(
+            f"{judge.name}: {judge.valid_votes} valid votes, asked as {judge.identity}."
+        )
     blocks: list[Block] = [Listing(identities)] if identities else []
     rows = merge_rows(judges)
     compared = [row for row in rows if row.kind == "compare"]
@@ -169,10 +170,10 @@ def _between(name: str, judges: Judges) -> Table:
         Column("shared units"),
         Column("same majority, or τ"),
     )
-    lines = [
-        [f"{row.a} and {row.b}", spoken(row.criterion), *_agreement(row)]
-        for row in judges.judges_compared
-    ]
+    lines: list[list[Cell | str]] = []
+    for row in judges.judges_compared:
+        names = f"{row.a} and {row.b}"
+        lines.append([names, spoken(row.criterion), *_agreement(row)])
     return Table(name, columns, lines)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +84,8 @@ def answer_table(
 
 
 def _question_numbers(items: Sequence[StudyItem]) -> Labels:
-    numbers: Mapping[str, int] = {
-        question_id: number
-        for number, question_id in enumerate(dict.fromkeys(item.question_id for item in items))
-    }
+    # Each question's number, in the order in which it first comes.
+    numbers: dict[str, int] = {}
+    for item in items:
+        numbers.setdefault(item.question_id, len(numbers))
     return np.array([numbers[item.question_id] for item in items], np.int64)

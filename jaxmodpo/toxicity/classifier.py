@@ -131,7 +131,10 @@ def label_names(settings: Mapping[str, Any], outputs: int, source: str) -> list[
     Raises:
         UserError: names that do not fit the outputs.
     """
-    by_number = settings.get("id2label") or {str(n): f"LABEL_{n}" for n in range(outputs)}
+    by_number = settings.get("id2label")
+    if not by_number:
+        # As transformers names them.
+        by_number = {str(number): f"LABEL_{number}" for number in range(outputs)}
     names = [by_number.get(str(number)) for number in range(outputs)]
     texts = [name for name in names if isinstance(name, str) and name]
     if len(set(texts)) < outputs or len(by_number) != outputs:

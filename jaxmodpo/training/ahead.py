@@ -182,11 +182,11 @@ def compile_scoring(
     """Compile the scoring of one microbatch, as for reference log-probabilities."""
     check_attention(Attention(attention, mesh), config, base_dtype)
     base, adapter = abstract_policy(config, lora, mesh, base_dtype)
-    batch = {
-        name: _microbatch_of(array, mesh)
-        for name, array in _abstract_batch(batches, mesh).items()
-        if name in SCORED_ARRAYS
-    }
+    batch: dict[str, Any] = {}
+    for name, array in _abstract_batch(batches, mesh).items():
+        # As a run's scoring has it, which leaves margins and the like out of its program.
+        if name in SCORED_ARRAYS:
+            batch[name] = _microbatch_of(array, mesh)
     started = time.perf_counter()
     with _as_if_here(mesh):
         lowered = sequence_logps.lower(
@@ -322,10 +322,13 @@ def _sizes_in(complaint: str) -> tuple[int, int]:
     """Return the bytes that a step needs and those that there are, by the compiler's sentence; 0
     where it names none.
     """
-    match = re.search(rf"Used {_SIZE} of {_SIZE}", complaint) or re.search(
-        rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", complaint
-    )
+    # Compilers say it in one of two sentences.
+    match = re.search(rf"Used {_SIZE} of {_SIZE}", complaint)
+    if match is None:
+        match = re.search(rf"\({_SIZE}\) exceeds available \w+ \({_SIZE}\)", complaint)
     if match is None:
         return 0, 0
     used, used_unit, available, available_unit = match.groups()
-    return int(float(used) * _UNITS[used_unit]), int(float(available) * _UNITS[available_unit])
+    needed_bytes = int(float(used) * _UNITS[used_unit])
+    available_bytes = int(float(available) * _UNITS[available_unit])
+    return needed_bytes, available_bytes

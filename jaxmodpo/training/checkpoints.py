@@ -135,7 +135,7 @@ class Checkpoints:
                     "the checkpoint of update %d cannot be read and is removed (%s); using the one"
                     " before it",
                     update,
-                    str(error).splitlines()[0][:200] if str(error) else type(error).__name__,
+                    _first_line(error),
                 )
                 self._remove(update)
         return None
@@ -179,10 +179,16 @@ class Checkpoints:
 
     def _unwritten(self, error: Exception) -> UserError:
         """Return the sentence for a checkpoint that could not be written."""
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         whole = list(self._manager.all_steps(read=True))
         last = f"update {max(whole)}" if whole else "the start"
         return UserError(
-            f"a checkpoint could not be written to {self.folder} ({reason}); make room and run the"
+            f"a checkpoint could not be written to {self.folder} ({_first_line(error)}); make room and run the"
             f" same command again, which goes on from {last}"
         )
+
+
+def _first_line(error: Exception) -> str:
+    """Return what an error says at first; its kind where it says nothing."""
+    # What Orbax raises may carry pages of what lies below it.
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:300]

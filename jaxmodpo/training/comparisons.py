@@ -35,8 +35,9 @@ def compared(values: Array, batch: Batch) -> Array:
     places = batch["comparisons"]
     # A choice and a sum, not a gather: its gradient would be a scatter, whose order of additions
     # GPUs leave to chance, and a reply stands in several comparisons. Adding zeros changes no bit.
-    is_chosen = places[..., None] == jnp.arange(values.shape[1])
-    chosen = jnp.sum(jnp.where(is_chosen, values[:, None, None, :], 0.0), axis=-1)
+    is_chosen = places[..., None] == jnp.arange(values.shape[1])  # [P, K, C, S]
+    values_or_zeros = jnp.where(is_chosen, values[:, None, None, :], 0.0)
+    chosen = jnp.sum(values_or_zeros, axis=-1)
     return chosen.reshape(-1, places.shape[-1])
 
 

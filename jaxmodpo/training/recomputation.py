@@ -200,7 +200,8 @@ def needs(compiled: Compiled, mesh: Mesh) -> int:
 
 def described_choice(policy: Remat, tried: dict[Remat, Compiled], room: Room, mesh: Mesh) -> str:
     """Say why a policy was chosen that is the first to fit of those that were tried."""
-    reason = f"it needs {needs(tried[policy], mesh) / GIB:.2f} GiB of {room.described}"
+    gibibytes = needs(tried[policy], mesh) / GIB
+    reason = f"it needs {gibibytes:.2f} GiB of {room.described}"
     slower = {name: compiled for name, compiled in tried.items() if name != policy}
     return f"{reason}; {_needs(slower, mesh)}" if slower else reason
 
@@ -209,8 +210,10 @@ def _needs(tried: dict[Remat, Compiled], mesh: Mesh) -> str:
     """Say what each policy needs."""
     parts: list[str] = []
     for policy, compiled in tried.items():
+        # Of a step that does not fit, the compiler says where it gave up.
         least = "" if compiled.fits else "at least "
-        parts.append(f"{policy} needs {least}{needs(compiled, mesh) / GIB:.2f} GiB")
+        gibibytes = needs(compiled, mesh) / GIB
+        parts.append(f"{policy} needs {least}{gibibytes:.2f} GiB")
     return ", ".join(parts)
 
 
