@@ -40,8 +40,6 @@ Count = Annotated[int, Range(least=1)]
 """of things that must be there"""
 CountOrZero = Annotated[int, Range(least=0)]
 """of things of which there may be none"""
-Tally = Annotated[int, Range(least=0, most=2**63 - 1)]
-"""what was counted, as files record it"""
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(least=0)]
 FractionUpToOne = Annotated[float, Range(least=0, most=1)]

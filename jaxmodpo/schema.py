@@ -78,6 +78,10 @@ class Range:
         return "".join(stated)
 
 
+Tally = Annotated[int, Range(least=0, most=2**63 - 1)]
+"""what was counted, as files record it"""
+
+
 def read_as(value: Any, shape: Any, source: str, *path: str) -> Any:
     """Return a parsed value that has a shape.
 

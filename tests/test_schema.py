@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 import pytest
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.ranges import Positive, Tally
-from jaxmodpo.schema import Fields, Range, is_number, read_as
+from jaxmodpo.ranges import Positive
+from jaxmodpo.schema import Fields, Range, Tally, is_number, read_as
 
 
 class Outcome(TypedDict):

@@ -31,9 +31,9 @@ from jaxmodpo.evaluation.ratings import rate_models
 from jaxmodpo.files import Row, read_json
 from jaxmodpo.judging.voting import Missingness
 from jaxmodpo.parsing import JsonObject
-from jaxmodpo.ranges import Tally as Count
 from jaxmodpo.records import Candidate, Question, identifier
 from jaxmodpo.results.evaluation import Counts, EvaluationResults, TiesRule
+from jaxmodpo.schema import Tally as Count
 from jaxmodpo.schema import read_as
 
 SUMMARY = "summary_stats.json"

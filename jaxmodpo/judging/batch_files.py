@@ -20,9 +20,8 @@ from jaxmodpo.endpoints.messages import message_text
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.judge import Call, Kind, Request
 from jaxmodpo.parsing import parse_json
-from jaxmodpo.ranges import Tally
 from jaxmodpo.records import Candidate
-from jaxmodpo.schema import read_as
+from jaxmodpo.schema import Tally, read_as
 
 URL = "/v1/chat/completions"
 

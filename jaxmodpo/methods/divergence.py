@@ -28,10 +28,9 @@ from jaxmodpo.journals import Journal
 from jaxmodpo.policy.loaded import Policy, ScaledAdapter, with_adapters
 from jaxmodpo.policy.mesh import row_shards
 from jaxmodpo.progress import Progress
-from jaxmodpo.ranges import Tally
 from jaxmodpo.sampling.draw import SamplingSettings
 from jaxmodpo.sampling.engine import Ask, Engine, Sampled, Shapes
-from jaxmodpo.schema import read_as
+from jaxmodpo.schema import Tally, read_as
 
 
 @dataclass(frozen=True)

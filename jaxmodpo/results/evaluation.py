@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.inference import (
     GroupRates,
     Interval,
@@ -21,6 +20,7 @@ from jaxmodpo.results.inference import (
 )
 from jaxmodpo.results.versioned import Result, refuse_missing
 from jaxmodpo.results.votes import FailedVotes
+from jaxmodpo.schema import Tally
 
 RESULTS = "results.json"
 

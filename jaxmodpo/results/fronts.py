@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.sweep import MODPO_MINUS_SOUP, Method
 from jaxmodpo.results.versioned import Result
-from jaxmodpo.schema import KEY
+from jaxmodpo.schema import KEY, Tally
 
 FRONTS = "fronts.json"
 

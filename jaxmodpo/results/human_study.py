@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.judges import Estimate
 from jaxmodpo.results.versioned import Result, refuse_missing
+from jaxmodpo.schema import Tally
 
 HUMAN_STUDY = "human_study.json"
 EXAMPLES = "examples.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxmodpo.ranges import Tally
+from jaxmodpo.schema import Tally
 
 Interval = tuple[float, float] | None
 """both ends of a 95% interval; None where there is none"""

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.versioned import Result
+from jaxmodpo.schema import Tally
 
 JUDGES = "judges.json"
 

@@ -23,8 +23,8 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.files import read_json
 from jaxmodpo.fingerprints import digest
 from jaxmodpo.parsing import JsonObject
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.versioned import Result, plain, read_result
+from jaxmodpo.schema import Tally
 
 MANIFEST = "manifest.json"
 """the file's name, in an output folder"""

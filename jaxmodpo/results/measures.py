@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.versioned import Result
+from jaxmodpo.schema import Tally
 
 DIVERGENCE = "kl.json"
 MALFORMED = "malformed.json"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.versioned import Result
+from jaxmodpo.schema import Tally
 
 VALIDATION = "validation.json"
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.versioned import Result, refuse_missing
-from jaxmodpo.schema import KEY
+from jaxmodpo.schema import KEY, Tally
 
 SWEEP = "sweep.json"
 

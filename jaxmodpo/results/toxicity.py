@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.ranges import FractionUpToOne, Tally
 from jaxmodpo.results.evaluation import Interval
 from jaxmodpo.results.versioned import Result, refuse_missing
+from jaxmodpo.schema import Range, Tally
 
 TOXICITY = "toxicity.json"
 
@@ -85,7 +85,7 @@ class ToxicityResults(Result):
     """what must be read before any number"""
     headline: str
     """the score that says whether a reply is toxic"""
-    threshold: FractionUpToOne
+    threshold: Annotated[float, Range(least=0, most=1)]
     scores: tuple[str, ...]
     models: Mapping[str, ModelToxicity]
     tests: tuple[ToxicityTest, ...]

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.journals import Journal
-from jaxmodpo.ranges import Tally
 from jaxmodpo.records import FinishReason, Question
 from jaxmodpo.results.manifest import Identity
-from jaxmodpo.schema import read_as
+from jaxmodpo.schema import Tally, read_as
 
 ReplyKey = tuple[str, int, str]
 """what tells one reply of a run from all others: its question's id, its number and its model"""

@@ -29,10 +29,11 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.phase import Phase, in_phase
-from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental, Tally
+from jaxmodpo.ranges import CommandSettings, Count, CountOrZero, Incidental
 from jaxmodpo.report.run_folders import OUTCOMES
 from jaxmodpo.results.evaluation import RESULTS
 from jaxmodpo.results.versioned import write_result
+from jaxmodpo.schema import Tally
 from jaxmodpo.study.authored import ChecksFile, asked, load_checks, load_texts
 from jaxmodpo.study.candidates import Candidate, Candidates, read_candidates
 from jaxmodpo.study.design import balanced_sides, raters_of_items, spread

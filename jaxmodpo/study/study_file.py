@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from jaxmodpo.errors import UserError
-from jaxmodpo.ranges import Tally
 from jaxmodpo.results.versioned import Result, read_result
+from jaxmodpo.schema import Tally
 
 STUDY = "study.json"
 
