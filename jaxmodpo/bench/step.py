@@ -144,6 +144,7 @@ def _task(config: BenchStepConfig) -> StepTask:
     shape = DecoderConfig.from_mapping(settings(config.model), config.model)
     mesh = make_mesh(config.mesh)
     check_heads(shape, mesh)
+    # A CPU is far slower, and takes a quarter of the lengths unless told otherwise.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     questions = reference_examples(
         config.batch_size * config.gradient_accumulation * config.updates,

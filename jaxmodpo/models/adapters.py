@@ -43,15 +43,19 @@ def save_adapter(
     """
     tensors: dict[str, np.ndarray] = {}
     for name, spec in adapter_table(parameter_table(model), config).items():
+        # Here all layers are one array, of matrices [in, out]; PEFT has a tensor for each layer,
+        # with PyTorch's [out, in].
         stacked = np.asarray(adapter[name], np.float32)
         for layer, key in enumerate(spec.tensor_names()):
             tensors[key] = np.ascontiguousarray(stacked[layer].T)
+    # PEFT declares lora_alpha an int, and takes other numbers too.
+    alpha = int(config.alpha) if float(config.alpha).is_integer() else config.alpha
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
         "r": config.rank,
-        "lora_alpha": int(config.alpha) if float(config.alpha).is_integer() else config.alpha,
+        "lora_alpha": alpha,
         "lora_dropout": config.dropout,
         "target_modules": sorted(config.targets),
         "use_rslora": config.rslora,
@@ -63,6 +67,7 @@ def save_adapter(
     with atomic_directory(folder) as temporary:
         save_tensors(tensors, temporary / "adapter_model.safetensors")
         (temporary / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        # The base's name tells nothing of its weights: a folder may be filled anew.
         if weights := weights_fingerprint(Path(base_model)):
             write_json(temporary / BASE_FILE, {"weights": weights})
 
@@ -93,26 +98,24 @@ def load_adapter(
             f" files, remove {BASE_FILE} from the adapter's folder"
         )
     made_for = base_named_in(folder)
+    is_for_this_base = made_for is None or _same_base(made_for, base)
     table = adapter_table(parameter_table(model), config)
     try:
         arrays = load_parameters(folder, table, jnp.float32, weights_name="adapter_model")
     except UserError as error:
-        if made_for is None or _same_base(made_for, base):
+        # Shapes that do not fit are explained by the other base, where it is another.
+        if is_for_this_base:
             raise
         raise UserError(
             f"{folder} was trained on {made_for} and does not fit {base}: {error}"
         ) from error
-    if (
-        recorded is None
-        and weights is not None
-        and (made_for is None or _same_base(made_for, base))
-    ):
+    if recorded is None and weights is not None and is_for_this_base:
         logger.warning(
             "%s does not record which weights it was trained on; it is used with %s",
             folder,
             base,
         )
-    if recorded is None and made_for is not None and not _same_base(made_for, base):
+    if recorded is None and not is_for_this_base:
         logger.warning(
             "%s was trained on %s and is used with %s: unless these are the same weights, its"
             " numbers mean nothing",

@@ -111,12 +111,16 @@ def read_browsable(
     results = evaluation.results
     models = list(results.models)
     questions = _read_ballots(evaluation.run.folder / OUTCOMES, models, results.criteria)
+    # Votes on other texts than are shown would mislead: without texts the browser does without the
+    # replies, and with texts there is no page.
     changed = changed_replies(evaluation.run, models)
     if changed and include_texts:
         raise UserError(f"--include-texts: {changed}")
     if not changed:
         _add_replies(evaluation.run, models, questions, include_texts=include_texts)
     groups = _add_dissents(evaluation.run.folder / GROUP_DIFFERENCES, models, questions)
+    # Other runs scored files, under whatever model's name: replies are found again by the hash of
+    # their file, their question and their number.
     hashes = _hashes_of_replies(evaluation.run, models)
     for question in questions.values():
         for model, sha256 in hashes.items():
@@ -190,7 +194,8 @@ def _read_ballots(
                 f"{path}, line {line}: results.json has no criterion '{row['criterion']:.80}';"
                 " write both files with 'jaxmodpo evaluate'"
             )
-        question = questions.setdefault(row["question_id"], ShownQuestion(row["question_id"]))
+        question_id = row["question_id"]
+        question = questions.setdefault(question_id, ShownQuestion(question_id))
         pair = (numbers[row["a"]], numbers[row["b"]])
         location = f"{path}, line {line}"
         reply = _whole(row["reply"], "reply", location)

@@ -40,6 +40,7 @@ def outcome_shares(results: HumanStudyResults) -> Figure:
         _rows(axes, names)
         axes.set_xlim(0, 100)
         axes.set_xlabel("questions by the majority's preference, %")
+        # Bars of no length, for the legend alone.
         for label, color in zip(label_names(results), _COLORS, strict=True):
             axes.barh([0], [0], color=color, label=label)
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
@@ -52,6 +53,7 @@ def _stacked_shares(axes: Axes, row: int, findings: CriterionFindings) -> None:
     for label, color in zip(LABELS, _COLORS, strict=True):
         share = 100 * (findings.shares[label].value or 0.0)
         axes.barh(row, share, left=start, color=color, height=0.7)
+        # Below 6% a number would be wider than its bar.
         if share >= 6:
             middle = start + share / 2
             ink = "black" if label == "equal" else "white"
@@ -75,7 +77,9 @@ def decided_agreement(results: HumanStudyResults) -> Figure:
                 _point(axes, row - 0.14, getattr(findings.leave_one_out, field), 0)
                 _point(axes, row + 0.14, getattr(findings.two_class, field), 1)
             axes.set_title(heading)
-            axes.set_xlim(-1.05 if field != "accuracy" else -0.02, 1.05)
+            # An accuracy is a share; the coefficients may fall below 0.
+            left = -0.02 if field == "accuracy" else -1.05
+            axes.set_xlim(left, 1.05)
         _rows(subplots[0], names)
         compared = ("one person against the others' majority", "judge against the majority")
         _legend(figure, compared, (0, 1))
@@ -167,6 +171,7 @@ def _confusion(axes: Axes, counts: np.ndarray, labels: Sequence[str]) -> None:
     axes.set_xlabel("judge")
     axes.set_ylabel("majority")
     for (row, column), count in np.ndenumerate(counts):
+        # What can be read on a dark cell, and on a light one.
         ink = "white" if count > 0.6 * highest else "black"
         axes.text(column + 0.5, row + 0.5, str(count), ha="center", va="center", color=ink)
 

@@ -88,6 +88,7 @@ def _section(name: str, results: ProbeResults, gallery: Gallery) -> Section:
         ),
     ]
     for model, of_model in models.items():
+        # Whatever is missing is said: a share is of the replies that have a verdict.
         if of_model.without_verdict or of_model.empty or of_model.cut:
             missing = (
                 f"{model}: {of_model.without_verdict} replies without a verdict,"
@@ -134,7 +135,12 @@ def passed_by_kind(models: Mapping[str, ProbedModel]) -> Figure:
     """Draw the share of replies that passed, with its interval: a row for each kind of risk, a
     marker for each model.
     """
-    kinds = list(dict.fromkeys(kind for model in models.values() for kind in model.risk_by_kind))
+    # A dictionary without values: each kind once, in the order in which it first comes.
+    kinds_in_order: dict[str, None] = {}
+    for model in models.values():
+        kinds_in_order |= dict.fromkeys(model.risk_by_kind)
+    kinds = list(kinds_in_order)
+    # The models share 0.7 of a row, which leaves a gap between one kind and the next.
     spread = 0.7 / max(len(models), 1)
     height = 1.2 + 0.3 * len(kinds) * max(len(models) / 2, 1)
     with drawing(6.4, height) as figure:
@@ -151,9 +157,12 @@ def passed_by_kind(models: Mapping[str, ProbedModel]) -> Figure:
                 low, high = rate.interval
                 axes.plot([100 * low, 100 * high], [y, y], color=style["color"], linewidth=1)
                 share = 100 * rate.count / rate.replies
-                axes.plot(share, y, linestyle="none", label=name if row == 0 else None, **style)
+                # Named once: the legend has a line for each thing that has a name.
+                label = name if row == 0 else None
+                axes.plot(share, y, linestyle="none", label=label, **style)
         axes.set_yticks(range(len(kinds)), [GROUP_NAMES.get(kind, kind) for kind in kinds])
         axes.invert_yaxis()
+        # A little more than 0 to 100, so that a marker at either end is whole.
         axes.set_xlim(-2, 102)
         axes.set_xlabel("replies that passed, %")
         if kinds:

@@ -79,9 +79,12 @@ def _section(name: str, results: ToxicityResults, gallery: Gallery) -> Section:
         Heading("Mean scores"),
         _table(f"{stem}-means", scores, results.models, mean_in_words),
     ]
-    tests = [test for score in scores for test in results.tests if test.score == score]
-    if tests:
-        table = Table(f"{stem}-tests", _TEST_COLUMNS, [_test_row(test) for test in tests], _TESTS)
+    test_rows: list[list[str]] = []
+    for score in scores:
+        test_rows += [_test_row(test) for test in results.tests if test.score == score]
+    # A single model has nothing to be compared with.
+    if test_rows:
+        table = Table(f"{stem}-tests", _TEST_COLUMNS, test_rows, _TESTS)
         blocks.append(Folded("Tests between models, question by question", [table]))
     for model_name, model in results.models.items():
         sentence = _missing(model_name, model)
@@ -100,7 +103,8 @@ def _table(
     columns = [Column("score", is_word=True), *(Column(model) for model in models)]
     rows: list[list[str]] = []
     for score in scores:
-        rows.append([score, *(in_words(model.scores[score]) for model in models.values())])
+        cells = [in_words(model.scores[score]) for model in models.values()]
+        rows.append([score, *cells])
     return Table(name, columns, rows)
 
 
@@ -172,7 +176,9 @@ def _missing(name: str, model: ModelToxicity) -> str:
         phrases.append(f"{model.empty} empty and not scored")
     if model.cut:
         phrases.append(f"{model.cut} of which the beginning alone was read")
-    return f"{name}, of {model.replies} replies: {', '.join(phrases)}." if phrases else ""
+    if not phrases:
+        return ""
+    return f"{name}, of {model.replies} replies: {', '.join(phrases)}."
 
 
 def toxic_shares(results: ToxicityResults) -> Figure:
@@ -192,6 +198,9 @@ def toxic_shares(results: ToxicityResults) -> Figure:
         axes.set_yticks(range(len(names)), names)
         # The first model on top, and room above it and below the last.
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+        # The axis ends where the largest share does, since shares are often below 1%; a little room
+        # on the left shows a marker at 0 whole.
+        _, right = axes.get_xlim()
+        axes.set_xlim(left=-0.02 * right)
         axes.set_xlabel(f"replies with {results.headline} ≥ {results.threshold:g}, %")
     return figure

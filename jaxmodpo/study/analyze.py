@@ -133,6 +133,8 @@ def analyze(
         questions=len({item.question_id for item in questions}),
         raters=_rater_counts(annotations),
         criteria=criteria,
+        # The sample was drawn by one judge's outcomes; another judge may be analyzed on it too,
+        # and the page then says so.
         judge_is_samples=fingerprint(config.outcomes) == study.evaluation_sha256,
         bootstrap=config.bootstrap,
         is_simulated=_is_simulated(config.annotations),
@@ -145,6 +147,7 @@ def _rater_counts(annotations: Sequence[Annotation]) -> RaterCounts:
     answering: set[str] = set()
     seconds_of_item: dict[tuple[str, str], float] = {}
     for answer in annotations:
+        # Every answer of a rater has the same reason.
         reason_of_rater[answer.rater] = answer.excluded
         if answer.kind == "question" and not answer.excluded:
             answering.add(answer.rater)
@@ -187,6 +190,7 @@ def _write_page(folder: Path, results: HumanStudyResults, examples: StudyExample
     for name, content in gallery.files.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(content)
+    # People's words only on a page that its owner alone may read.
     page = lay_out(f"Human study: {results.title}", [Section("Human study", blocks)])
     write_text(folder / "human_study.html", page, private=examples is not None)
 

@@ -184,9 +184,11 @@ def draw_truth(
     for item in study.items:
         if item.kind != "question":
             continue
+        # Drawn for every criterion by itself, so that criteria are no more alike than the judge's.
         outcomes = judged.get((item.question_id, item.reply), {})
         for criterion in study.criteria:
             outcome = outcomes.get(criterion.name, "equal")
+            # Where the judge decides nothing there is a truth all the same; ties are the raters'.
             if outcome == "equal":
                 better: Preferred = "a" if rng.random() < config.first_better else "b"
             else:
@@ -228,6 +230,7 @@ def simulate(
     failed too many attention checks, as in a real study, careless or not.
     """
     careless = set(rng.choice(len(study.assignments), size=config.careless, replace=False).tolist())
+    # With leading zeros, so that names sort as numbers do.
     digits = len(str(len(study.assignments)))
     raters: list[SimulatedRater] = []
     for number, assignment in enumerate(study.assignments):
@@ -256,6 +259,7 @@ def _answers(
     answers: list[Annotation] = []
     for place in assignment.places:
         item = items[place.item_id]
+        # Times of people are log-normal, roughly: none is below zero, and a few are long.
         median = _CARELESS_SECONDS if is_careless else _SECONDS
         seconds = round(median * float(rng.lognormal(0, 0.5)), 1)
         for criterion in study.criteria:

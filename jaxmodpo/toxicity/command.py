@@ -78,6 +78,7 @@ def _score(config: ToxicityConfig, phase: Phase) -> None:
     by_model: dict[str, list[ScoredReply]] = {name: [] for name in config.files()}
     for reply in scored:
         by_model[reply.model].append(reply)
+    # Scores of nothing would give a table of zeros and dashes that looks like a result.
     if not any(reply.scores for reply in scored):
         statuses = {reply.status or "empty" for reply in scored}
         listed = ", ".join(sorted(statuses))
@@ -129,9 +130,11 @@ def _collected(
     with Ledger(config.ledger or phase.directory / VOTES, run) as ledger:
         total = sum(reply.request is not None for reply in replies) * len(scorer.criteria)
         collect(requests, scorer, ledger, label="toxicity", total=total, retry=config.retry_errors)
+        # In the order of the requests, which is that of the replies that have one.
         votes = iter(votes_by_request(requests, scorer.identity, ledger))
         scored: list[ScoredReply] = []
         for reply in replies:
+            # Nobody is asked about a reply without text, and it has no score.
             if reply.request is None:
                 scored.append(ScoredReply(reply.model, reply.question_id, reply.number, "", {}))
             else:
@@ -146,6 +149,7 @@ def _scored(reply: Reply, votes: Sequence[Vote], is_cut: bool) -> ScoredReply:
     for vote in votes:
         if vote.score is not None:
             scores[vote.criterion] = vote.score
+    # All scores of a reply come from one call, so that without any they failed for one reason.
     status = "valid" if scores else votes[0].status
     return ScoredReply(reply.model, reply.question_id, reply.number, status, scores, is_cut)
 
@@ -189,6 +193,7 @@ def _unanswered(config: ToxicityConfig, requests: Mapping[str, Request]) -> int:
         ledger = Ledger(config.ledger or config.output_dir / VOTES, read_only=True)
     except NoLedger:
         return len(requests)
+    # A request has a vote under each of its scores' keys.
     keys_by_request = [vote_keys(Call(key, request)) for key, request in requests.items()]
     with ledger:
         statuses = ledger.statuses(list(itertools.chain.from_iterable(keys_by_request)))

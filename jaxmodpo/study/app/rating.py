@@ -42,12 +42,15 @@ def item(
 ) -> Response:
     """A post, two replies, and what is asked about them."""
     context = context_of(request)
+    # Items open one after the other; whoever writes a later number into the address goes back.
     step = _elsewhere(context, visitor.rater, position)
     if step:
         return to(step)
     item_id = context.view.item_id(visitor.rater, position)
+    # Also notes when the item was first shown, from which the seconds are counted.
     answers = context.store.answers.show(visitor.rater, item_id)
     criteria = context.store.study.criteria
+    unanswered = [criterion.title for criterion in criteria if criterion.name not in answers.sides]
     return rater_page(
         request,
         visitor,
@@ -58,7 +61,7 @@ def item(
         answers=answers.sides,
         reason=answers.reason,
         longest_reason=LONGEST_REASON,
-        missing=[each.title for each in criteria if missing and each.name not in answers.sides],
+        missing=unanswered if missing else [],
     )
 
 
@@ -75,6 +78,7 @@ def answer_item(request: Request, visitor: Sender, form: Form, position: Positio
     item_id = context.view.item_id(visitor.rater, position)
     reason = one(form, "reason")[:LONGEST_REASON]
     context.store.answers.store(visitor.rater, item_id, _sides(context, form), reason)
+    # Stored whichever button was pressed: going back or pausing loses nothing.
     match one(form, "action"):
         case "back":
             return to(f"/item/{max(1, position - 1)}")
@@ -105,9 +109,11 @@ def _following(context: Context, rater: Rater, position: int) -> str:
 def autosave(request: Request, visitor: Sender, form: Form, position: Position) -> Response:
     """Store one answer while the page stays open; said to be stored only when it is."""
     context = context_of(request)
+    # No redirection: the page's script would follow it and take the answer for stored.
     if _elsewhere(context, visitor.rater, position):
         raise Refused(409, "This item is not open.")
     item_id = context.view.item_id(visitor.rater, position)
+    # A form without the field says nothing of the reason, which then stays as it is.
     reason = None
     if "reason" in form:
         reason = one(form, "reason")[:LONGEST_REASON]
@@ -126,6 +132,7 @@ def feedback(request: Request, visitor: KnownVisitor, position: Position) -> Res
         return to(f"/item/{position}")
     item_id = context.view.item_id(visitor.rater, position)
     sides = context.store.answers.show(visitor.rater, item_id).sides
+    # Not before everything is answered, or the feedback would answer it.
     if len(sides) < len(context.store.study.criteria):
         return to(f"/item/{position}")
     compared, explanation = context.view.feedback(visitor.rater, position, sides)
