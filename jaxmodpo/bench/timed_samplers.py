@@ -1,8 +1,10 @@
-"""Samplers that are timed in turns, so that another program on the machine slows all of them::
+"""Samplers that are timed in turns, so that another program on the machine slows all of them.
 
-samplers = [TimedSampler("64 slots", sample, compiles=True)]
-[speed] = fastest_rounds(samplers, rounds=2)
-speed.tokens_per_second
+The fastest of two rounds, after one that compiles::
+
+    samplers = [TimedSampler("64 slots", sample, compiles=True)]
+    [speed] = fastest_rounds(samplers, rounds=2)
+    speed.tokens_per_second
 """
 
 from __future__ import annotations
