@@ -228,7 +228,10 @@ def evaluate(config: EvaluateConfig) -> Phase | None:
     units = list(plan(contest))
     if config.dry_run:
         forecast(config, config.output_dir, *_plan(config, contest, units))
-        voters = {persona for of_question in contest.voters.values() for persona in of_question}
+        # Before votes are paid for: what a panel of this size could tell apart at all.
+        voters: set[str] = set()
+        for voters_of_question in contest.voters.values():
+            voters.update(voters_of_question)
         print(power_in_words(len(contest.models), len(contest.questions), len(voters)))
         return None
     return _judge(config, contest, units)
@@ -267,6 +270,8 @@ def _judge(config: EvaluateConfig, phase: Phase, contest: Contest, units: Sequen
     with open_ledger(config, phase) as ledger:
         judge = make_judge(config, ledger, config.output_dir)
         collect(asked, judge, ledger, label="evaluate", total=total, retry=config.retry_errors)
+        # Read back from the ledger, not kept while asking: a run that goes on counts the votes of
+        # all its starts.
         tallies, missing, ballots = count_votes(
             units, votes_by_ballot(asked, judge.identity, ledger), config.both_orders
         )
@@ -410,17 +415,18 @@ def requests(config: EvaluateConfig, contest: Contest, units: Iterable[Unit]) ->
         swapped = names[unit.model_b] < names[unit.model_a]
         upper, lower = (unit.b, unit.a) if swapped else (unit.a, unit.b)
         pair = sorted((names[unit.model_a], names[unit.model_b]))
-        # The authors' scripts draw once a question.
-        drawn = (
-            [question.question_id]
-            if config.protocol == "official-code"
-            else [question.question_id, unit.reply, *pair]
-        )
-        positions = head_to_head_positions(digest(drawn), voters, config.seed, config.protocol)
+        # Each unit has a draw of its own; the authors' scripts draw once a question.
+        drawn_for = [question.question_id, unit.reply, *pair]
+        if config.protocol == "official-code":
+            drawn_for = [question.question_id]
+        positions = head_to_head_positions(digest(drawn_for), voters, config.seed, config.protocol)
         for group in groups(contest.criteria, config.criteria_per_call):
             for persona in voters:
                 shown = (upper, lower) if persona in positions else (lower, upper)
-                for order in (shown, shown[::-1])[: 2 if config.both_orders else 1]:
+                orders = [shown]
+                if config.both_orders:
+                    orders.append(shown[::-1])
+                for order in orders:
                     yield Request(
                         "compare",
                         question.question_id,

@@ -34,11 +34,14 @@ def read_lengths(files: Mapping[str, Path], contest: Contest) -> dict[str, Array
     lengths: dict[str, Array] = {}
     for name, path in files.items():
         tokens = np.full((len(place_of_question), contest.replies_per_question), np.nan)
+        # Replies to a question are numbered in the file's order, wherever their rows stand.
         replies_read = np.zeros(len(place_of_question), np.int64)
         for row in read_table(path, ["question_id"]):
             question = place_of_question.get(row["question_id"])
+            # Of uneven files, the questions that not all models answered are not compared.
             if question is None:
                 continue
+            # Empty where nobody counted them, which must not become a 0.
             text = row.get("tokens", "")
             if text.isdecimal():
                 tokens[question, replies_read[question]] = int(text)
@@ -97,10 +100,11 @@ def bin_lengths(
         return bins
     tokens = np.stack([lengths[contest.models[number]] for number in with_lengths])
     first, second = np.triu_indices(len(with_lengths), k=1)
-    differences = tokens[first] - tokens[second]
+    differences = tokens[first] - tokens[second]  # [pairs, questions, replies]
     for criterion, outcomes in table.items():
         rated_outcomes = under_ties_rule(outcomes, ties)
-        of_pairs = rated_outcomes[np.ix_(with_lengths, with_lengths)][first, second]
+        among_these = rated_outcomes[np.ix_(with_lengths, with_lengths)]
+        of_pairs = among_these[first, second]
         rows = rates_by_length(of_pairs, differences, resamples=resamples, seed=seed)
         if rows:
             bins[criterion] = tuple(LengthBin(**row._asdict()) for row in rows)

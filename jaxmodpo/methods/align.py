@@ -264,6 +264,7 @@ class PolicyRun:
         )
         if not held_out.any():
             return batches, None
+        # In their own order, once: an evaluation neither shuffles nor accumulates.
         return batches, batches_of(examples.subset(held_out))
 
     def _save(self, parameters: Parameters) -> None:
@@ -322,7 +323,9 @@ def _has_cut_reply(pair_sets: Sequence[Sequence[Pair]], chosen_only: bool) -> np
     flags = np.zeros(len(pair_sets[0]), bool)
     for pairs in pair_sets:
         for number, pair in enumerate(pairs):
-            flags[number] |= pair.chosen.is_cut or (pair.rejected.is_cut and not chosen_only)
+            # SFT does not see the rejected reply, so that it may be cut.
+            rejected_counts = pair.rejected.is_cut and not chosen_only
+            flags[number] |= pair.chosen.is_cut or rejected_counts
     return flags
 
 

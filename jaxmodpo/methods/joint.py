@@ -182,7 +182,8 @@ def _grouped(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
 
 def _listed(counts: Mapping[str, int]) -> str:
     """Return counts as a sentence has them: ``empathy 3, safety 0``."""
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+    phrases = [f"{name} {count}" for name, count in counts.items()]
+    return ", ".join(phrases)
 
 
 @in_phase("align joint", open_together)

@@ -48,7 +48,8 @@ def training(
     """
     tokens = float(np.sum(lengths))
     base, adapter = per_token(config, lora)
-    total = tokens * (2 * base + 3 * adapter) + 3 * attention(config, lengths)
+    of_token = 2 * base + 3 * adapter
+    total = tokens * of_token + 3 * attention(config, lengths)
     if reference_in_step:
         total += forward(config, None, lengths)
     return total

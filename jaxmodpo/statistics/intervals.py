@@ -49,7 +49,9 @@ def wilson_interval(
     # which half succeeded. This keeps a width where all trials, or none, succeeded.
     shrinkage = 1 + z**2 / trials
     middle = (share + z**2 / (2 * trials)) / shrinkage
-    variance = share * (1 - share) / trials + z**2 / (4 * trials**2)
+    variance_of_share = share * (1 - share) / trials
+    variance_of_further_trials = z**2 / (4 * trials**2)
+    variance = variance_of_share + variance_of_further_trials
     half_width = z * math.sqrt(variance) / shrinkage
     low = max(middle - half_width, 0.0)
     high = min(middle + half_width, 1.0)

@@ -179,6 +179,7 @@ def answer_of(
 
 def memory_of(compiled: Compiled, chip: Chip | None, share: float = 1.0) -> Memory:
     """Hold a compiled step's memory against a share of a chip's."""
+    # Of an unknown chip, all that can be said is whether its compiler refused.
     hbm = int(chip.hbm_gib * GIB) if chip else None
     fits = compiled.fits and (hbm is None or compiled.peak <= share * hbm)
     # The compiler's own number is lower than the data sheet's, by what the runtime takes.
@@ -196,6 +197,8 @@ def memory_of(compiled: Compiled, chip: Chip | None, share: float = 1.0) -> Memo
 
 def pace_of(work: Work, scoring_work: Work | None, batches: Batches, chip: Chip | None) -> Pace:
     """Return how long an update and the whole experiment take at best; see :func:`answer_of`."""
+    # The roofline: arithmetic, memory and network overlap at best, so that the slowest of them
+    # alone sets the time.
     bounds = work.bounds(chip) if chip else {}
     bound = max(bounds, key=lambda name: bounds[name]) if bounds else None
     roofline_seconds = bounds[bound] if bound else None
@@ -272,10 +275,13 @@ def largest_batch(
         fitting = 2 * unit
     else:
         too_large = 2 * unit
+    # An attempt compiles the step, which is slow, and the first few come close.
     for _ in range(5):
         smaller, larger = sorted(answers)[-2:]
-        slope = (answers[larger].peak_bytes - answers[smaller].peak_bytes) / (larger - smaller)
-        guess = fitting + int((room - answers[fitting].peak_bytes) / max(slope, 1.0))
+        further_bytes = answers[larger].peak_bytes - answers[smaller].peak_bytes
+        slope = further_bytes / (larger - smaller)
+        bytes_left = room - answers[fitting].peak_bytes
+        guess = fitting + int(bytes_left / max(slope, 1.0))
         # Not too far from what was measured, where the line may bend.
         guess = min(guess, 8 * fitting, largest_size)
         guess -= guess % unit

@@ -152,7 +152,11 @@ class _Run:
     def log_start(self) -> None:
         """Say what is trained on, and from where."""
         shape = self._batches.shape
-        lengths = np.unique(self._batches.row_lengths).tolist()
+        *shorter, _ = np.unique(self._batches.row_lengths).tolist()
+        shorter_in_words = ""
+        if shorter:
+            lengths = ", ".join(map(str, shorter))
+            shorter_in_words = f", or {lengths} where that is enough"
         logger.info(
             "training: %d examples, %d updates of %d, from update %d; rows of %d × %d tokens a"
             " microbatch%s, %.1f%% padding",
@@ -162,9 +166,7 @@ class _Run:
             self.now.done,
             shape.rows,
             shape.length,
-            ""
-            if len(lengths) == 1
-            else f", or {', '.join(map(str, lengths[:-1]))} where that is enough",
+            shorter_in_words,
             100 * self._batches.waste,
         )
 
@@ -259,6 +261,7 @@ class _Run:
         if evaluations.best_values is not None:
             report["stopped_early"] = self.is_over and not self._is_last
             report |= evaluations.report(self._batches)
+            # The best one's checkpoint was kept for this; the last parameters are in memory.
             if evaluations.best_update != self.now.done:
                 logger.info("update %d was the best of the evaluated ones", evaluations.best_update)
                 state = self._checkpoints.at(evaluations.best_update, state)
@@ -300,6 +303,7 @@ class _Run:
         Raises:
             UserError: too many updates in a row were not finite.
         """
+        # Checkpoints are written by threads, whose failures would otherwise be told at the end.
         self._checkpoints.check()
         values = as_numbers(metrics)
         speed = throughput.rates()
@@ -307,7 +311,8 @@ class _Run:
         tracking.write(self._place() | values | rate | speed)
         pace = f", {speed['tokens_per_second']:,.0f} tokens a second" if speed else ""
         progress.note(f"loss {values['loss']:.4f}{pace}")
-        if values["skipped_in_row"] >= min(self._settings.max_skipped, self._batches.steps):
+        most_skipped = min(self._settings.max_skipped, self._batches.steps)
+        if values["skipped_in_row"] >= most_skipped:
             self._save(None)
             self._checkpoints.wait()
             raise UserError(
