@@ -58,8 +58,7 @@ def row_lengths(needed: np.ndarray, most: int, cost: Callable[[int], float]) -> 
             chosen = np.array([*shorter, len(distinct) - 1])
             # Each update takes the shortest of the chosen lengths that holds it.
             taken = chosen[np.searchsorted(chosen, np.arange(len(distinct)))]
-            running = (prices[taken] * counts).sum()
-            price = running + further * compiling
+            price = (prices[taken] * counts).sum() + further * compiling
             if price < best_price:
                 best = distinct[chosen]
                 best_price = price

@@ -222,6 +222,7 @@ class RowsOfKind:
 def draw_judges(judges: Judges) -> list[Drawing]:
     """Draw what ``judges.json`` holds; nothing of a part that is empty."""
     drawings: list[Drawing] = []
+    # Votes of any kind have a row about the position shown, so that these name all kinds.
     kinds: set[tuple[Kind, int]] = {(row.kind, row.shown) for row in judges.position}
     for kind, replies_shown in sorted(kinds):
         drawings += _draw_kind(_rows_of_kind(judges, kind, replies_shown))

@@ -309,7 +309,8 @@ def in_words(results: WinRates) -> list[str]:
     for criterion in results.criteria:
         rates = {name: by_criterion[criterion] for name, by_criterion in results.models.items()}
         words: list[str] = []
-        for name in sorted(rates, key=lambda name: -rates[name]):
+        best_first = sorted(rates, key=lambda name: -rates[name])
+        for name in best_first:
             interval = results.intervals[name][criterion]
             ends = ""
             if interval is not None:

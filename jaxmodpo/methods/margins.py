@@ -168,6 +168,7 @@ def read_margins(
         UserError: a source is not what it should be, rewards are not finite, too large for float32,
             or all equal and to be standardized; or nothing is left to train on.
     """
+    # Before any model is run: scales are those of the pairs that are trained on.
     is_trained_on = ~run.config.held_out(data.questions)
     if not is_trained_on.any():
         raise UserError(
@@ -223,7 +224,8 @@ def _scaled(
             margins = rewards
         if scaling.standardize and deviation == 0:
             raise UserError(f"{title} gives every response the same reward")
-        scale = scaling.gain / (deviation if scaling.standardize else 1.0)
+        unit = deviation if scaling.standardize else 1.0
+        scale = scaling.gain / unit
         scaled_margins = (scale * margins).astype(np.float32)
     if not math.isfinite(deviation) or not np.isfinite(scaled_margins).all():
         largest = float(np.abs(rewards).max())
@@ -287,9 +289,9 @@ def _rewards(
     ``[pairs]``.
     """
     if source.kind == "column":
-        columns = [
-            load_column(pairs_file, column, data.pairs) for column in source.where.split(",")
-        ]
+        # One column is a margin, two are the rewards of the chosen and the rejected reply.
+        names = source.where.split(",")
+        columns = [load_column(pairs_file, column, data.pairs) for column in names]
         return columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
     folder = Path(source.where)
     if source.kind == "reward":
@@ -299,6 +301,8 @@ def _rewards(
             batch_size=run.config.batch_size,
             cache_dir=run.config.cache_dir,
         )
+    # An implicit reward is in the unit of the β that its adapter was trained with, which may be
+    # another than this run's.
     beta = _trained_beta(folder) or beta
     logger.info("margin %s: implicit reward of %s, beta %g", name, folder, beta)
     return beta * _log_ratios(folder, data.comparisons, run)
