@@ -67,6 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _compute_in_one_thread()
         return  # it runs no test itself
     _collect_garbage_seldom()
+    _wait_for_no_disk()
     here = str(Path(__file__).parent / "without_torch")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
 
@@ -100,6 +101,19 @@ def _collect_garbage_seldom() -> None:
     them again and again, a tenth of all the time. What a file's tests leave behind goes at its end.
     """
     gc.set_threshold(50_000)
+
+
+def _wait_for_no_disk() -> None:
+    """Leave it to the system when this process's files reach the disk.
+
+    No test cuts the power, and a run writes tens of small files that would be waited for. Processes
+    that tests start wait for theirs, as users' do.
+    """
+
+    def exists(fd: Any) -> None:
+        os.fstat(fd)  # which fails, as fsync does, where there is no such file
+
+    os.fsync = exists
 
 
 def _keep_bytecode() -> None:
