@@ -1,8 +1,9 @@
 """How XLA compiles for the tests: quickly, since most of their time would go into compiling.
 
 Models in tests are tiny, so it hardly matters how fast the compiled code is. Without optimization,
-and with XLA's older and simpler way of writing loops, a training step compiles in a quarter of the
-time. A test that trains for long says so by :func:`with_optimization`.
+in one part rather than several that each repeat what they share, and with XLA's older and simpler
+way of writing loops, a training step compiles in a quarter of the time. A test that trains for
+long says so by :func:`with_optimization`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 
 def _flags() -> str:
     """Return the flags that this jaxlib knows: XLA ends the process over one that it does not."""
-    flags = "--xla_backend_optimization_level=0"
+    flags = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
     version = importlib.metadata.version("jaxlib").split(".")
     if (int(version[0]), int(version[1])) < (0, 12):
         flags += " --xla_cpu_use_fusion_emitters=false"

@@ -138,8 +138,12 @@ def test_a_policys_loss_and_gradient_are_the_same(
 
 
 @pytest.mark.slow(seconds=4)
-@pytest.mark.parametrize("batching", ["padded", "packed"])
-def test_an_encoders_loss_and_gradient_are_the_same(batching: Batching):
+@pytest.mark.parametrize(
+    ("batching", "policies"), [("packed", LADDER[1:]), ("padded", ("attention",))]
+)
+def test_an_encoders_loss_and_gradient_are_the_same(
+    batching: Batching, policies: tuple[Remat, ...]
+):
     config = RobertaConfig(64, 16, 24, 2, 2, 80, dropout=0.1)
     parameters = initialize(encoder_table(config), jax.random.key(0))
     examples = comparing(reference_examples(3, share=1 / 16, vocab_size=64), every_pair(2))
@@ -155,7 +159,7 @@ def test_an_encoders_loss_and_gradient_are_the_same(batching: Batching):
         return jax.jit(jax.value_and_grad(total))(parameters)
 
     without_remat = measured("none")
-    for remat in LADDER[1:]:
+    for remat in policies:
         assert_same(measured(remat), without_remat)
 
 

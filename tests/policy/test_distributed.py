@@ -37,6 +37,7 @@ def world(tmp_path_factory, tiny_world) -> dict[str, Path]:
     """A decoder with 8 heads, a reward model that nobody trained, and pairs."""
     folder = tmp_path_factory.mktemp("distributed")
     sizes = {
+        "num_hidden_layers": 1,
         "hidden_size": 64,
         "intermediate_size": 64,
         "num_attention_heads": 8,

@@ -76,7 +76,7 @@ def dpo_config(model: Path, pairs: Path, out: Path, **changes) -> DPOConfig:
 @pytest.fixture
 def world(tmp_path: Path) -> tuple[Path, Path]:
     write_pairs(tmp_path / "pairs.json", some_pairs())
-    return tiny_mistral(tmp_path / "model"), tmp_path / "pairs.json"
+    return tiny_mistral(tmp_path / "model", num_hidden_layers=1), tmp_path / "pairs.json"
 
 
 @jax.tree_util.register_static
