@@ -62,11 +62,6 @@ def test_the_demo_has_the_settings_of_one_trial_of_each_method():
                 if all(phase.settings.get(key) == row[key] for key in row)
             ]
             assert len(chosen) == 1, phase.name
-    settings = {phase.name: phase.settings for phase in DEMO.phases}
-    same = ("learning_rate", "beta", "epochs", "sft_weight")
-    assert [settings["dpo_safety"][key] for key in same] == [
-        settings["dpo_empathy"][key] for key in same
-    ]
 
 
 def test_every_trial_is_a_setting_of_its_command():
