@@ -114,17 +114,29 @@ def _compiled(contender: Contender, task: LossTask) -> tuple[Any, list[Array]]:
     the hidden states.
     """
     hidden, unembedding, targets = (jnp.asarray(array) for array in task.inputs())
-    if contender == "products":
-        products = jax.jit(_products, static_argnames="chunk")
-        lowered = products.lower(hidden, unembedding, chunk=task.chunk)
-        return lowered.compile(), [hidden, unembedding]
+    arguments = [hidden, unembedding, targets]
+    return program(contender, task).lower(*arguments).compile(), arguments
+
+
+def program(contender: Contender, task: LossTask) -> Any:
+    """Return a program of ours, jitted and not compiled yet.
+
+    It takes hidden states ``[sequences, tokens, width]``, the unembedding ``[width, vocabulary]``
+    and targets ``[sequences, tokens]``, and its last result is the gradient of the hidden states.
+    """
+
+    def products(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> Array:
+        del targets_BT  # the products depend on no token
+        return _products(hidden_BTD, unembedding_DV, task.chunk)
 
     def loss_of(hidden_BTD: Array, unembedding_DV: Array, targets_BT: Array) -> Array:
         logps_BT = chunked_token_logps(hidden_BTD, unembedding_DV, targets_BT, task.chunk)
         return _ours(task.loss, logps_BT)
 
-    arguments = [hidden, unembedding, targets]
-    return jax.jit(jax.value_and_grad(loss_of)).lower(*arguments).compile(), arguments
+    if contender == "products":
+        # A program whose arguments are all kept can be given those that it does not read.
+        return jax.jit(products, keep_unused=True)
+    return jax.jit(jax.value_and_grad(loss_of))
 
 
 def _ours(loss: Loss, logps_BT: Array) -> Array:

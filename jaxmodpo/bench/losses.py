@@ -30,12 +30,15 @@ from jaxmodpo.bench.loss_contenders import (
     import_trl,
     prepare,
 )
+from jaxmodpo.bench.loss_memory import compile_for, memory_table
 from jaxmodpo.bench.machine import cores_and_load, this_machine
 from jaxmodpo.bench.table import text_table
 from jaxmodpo.errors import UserError
 from jaxmodpo.files import write_json
 from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.ranges import Count, Seed, Unestimated
+from jaxmodpo.training.ahead import topology_devices
+from jaxmodpo.training.hardware import chip_of
 
 _MMAP_THRESHOLD = -3
 """the number of ``mallopt``'s M_MMAP_THRESHOLD: bytes from which on memory is mapped by itself"""
@@ -59,6 +62,11 @@ class BenchLossesConfig(Unestimated, help_group="measurement"):
     """Number of positions of each sequence whose logits exist at a time."""
     rounds: Count = 5
     """Number of times that each is run, all in turns; the table has medians."""
+    topology: Annotated[str | None, HelpGroup("devices")] = None
+    """Device to compile for and not to run on, such as v5p:2x2x1 or cuda:1x1x1: prints what each
+    loss needs of its memory, in bfloat16. By default everything is timed on this machine."""
+    target_config: Annotated[Path | None, HelpGroup("devices")] = None
+    """File with XLA's description of the GPU, a GpuTargetConfigProto as text; TPUs need none."""
     against: Literal["trl"] | None = None
     """Other implementation that is measured as well: trl is what TRL's trainers compute, on
     PyTorch, and needs torch and trl."""
@@ -71,6 +79,10 @@ class BenchLossesConfig(Unestimated, help_group="measurement"):
         super().check()
         if not (self.losses and self.lengths and self.vocabularies):
             raise UserError("bench losses needs a loss, a length and a vocabulary at least")
+        if self.topology and self.against:
+            raise UserError(
+                "--against trl is timed, and --topology only compiles: give one of them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +109,9 @@ class Measured:
 def bench_losses(config: BenchLossesConfig) -> None:
     """Run ``bench losses``."""
     config.check()
+    if config.topology is not None:
+        _compile_elsewhere(config, config.topology)
+        return
     if config.against:
         import_trl()
     measured: list[Measured] = []
@@ -119,6 +134,22 @@ def bench_losses(config: BenchLossesConfig) -> None:
             "measured": [_as_row(row) for row in measured],
         }
         write_json(config.json, record)
+
+
+def _compile_elsewhere(config: BenchLossesConfig, topology: str) -> None:
+    """Print what the losses need on a device that is not here, and what bounds their time there."""
+    device = topology_devices(topology, config.target_config)[0]
+    chip = chip_of(device.device_kind)
+    compiled = [compile_for(task, device) for task in _tasks(config)]
+    chip_name = chip.name if chip else device.device_kind
+    print(
+        f"{topology}, one {chip_name}, width {config.width:,}, bfloat16, value and gradient of the"
+        " hidden states, compiled here and not run\n"
+    )
+    print(memory_table(compiled, chip))
+    if config.json is not None:
+        rows = [asdict(row) for row in compiled]
+        write_json(config.json, {"machine": this_machine(), "topology": topology, "compiled": rows})
 
 
 def _tasks(config: BenchLossesConfig) -> Iterator[LossTask]:

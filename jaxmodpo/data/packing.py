@@ -26,6 +26,7 @@ it is tried with several numbers of rows and in several orders, and the cheapest
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -141,12 +142,15 @@ def rows_of(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
         # With a single row there is nothing to choose.
         return _best_of(sizes, rows, noise[:1])
     row, loads = _best_of(sizes, rows, noise)
-    fullest = np.argsort(-loads.max(1), kind="stable")[: -(-len(sizes) // FULLEST_SHARE)]
+    fullest_first = np.argsort(-loads.max(1), kind="stable")
+    tried_further = math.ceil(len(sizes) / FULLEST_SHARE)
+    fullest = fullest_first[:tried_further]
     noise = generator.uniform(-0.5, 0.5, (FURTHER_RESTARTS, sizes.shape[1]))
     other_row, other_loads = _best_of(sizes[fullest], rows, noise)
     is_better = other_loads.max(1) < loads[fullest].max(1)
-    row[fullest[is_better]] = other_row[is_better]
-    loads[fullest[is_better]] = other_loads[is_better]
+    improved = fullest[is_better]
+    row[improved] = other_row[is_better]
+    loads[improved] = other_loads[is_better]
     return row, loads
 
 
@@ -160,7 +164,8 @@ def _best_of(sizes: np.ndarray, rows: int, noise: np.ndarray) -> tuple[np.ndarra
     for change in noise:
         row = np.zeros(sizes.shape, np.int64)
         loads = np.zeros((len(sizes), rows), np.int64)
-        longest_first = np.argsort(-sizes * (1 + change), axis=1, kind="stable")
+        varied_sizes = sizes * (1 + change)
+        longest_first = np.argsort(-varied_sizes, axis=1, kind="stable")
         # All microbatches side by side: the loop runs over the sequences of one, not of the run.
         for sequence in longest_first.T:
             emptiest = loads.argmin(1)
@@ -187,8 +192,9 @@ def _laid_out(sizes: np.ndarray, rows: int, lengths: np.ndarray, row: np.ndarray
         own_row = row[:, sequence]
         start[:, sequence] = loads[every_microbatch, own_row]
         # A place without a sequence (size 0) takes neither room nor a number.
-        counts[every_microbatch, own_row] += size > 0
-        segment[:, sequence] = np.where(size > 0, counts[every_microbatch, own_row], 0)
+        is_there = size > 0
+        counts[every_microbatch, own_row] += is_there
+        segment[:, sequence] = np.where(is_there, counts[every_microbatch, own_row], 0)
         loads[every_microbatch, own_row] += size
     packing = Packing(rows, lengths, int(counts.max()), row, start, segment)
     _check(packing, sizes)
@@ -216,7 +222,7 @@ def _check(packing: Packing, sizes: np.ndarray) -> None:
     )
     # Two sequences in one place would have equal numbers of microbatch, row and segment. One whole
     # number stands for the three, so that doubles are found by sorting.
-    microbatch = np.broadcast_to(np.arange(len(sizes))[:, None], sizes.shape)
+    microbatch = np.arange(len(sizes))[:, None]
     row_numbers = microbatch * packing.rows + packing.row
     segment_places = row_numbers * (packing.segments + 1) + packing.segment
     assert len(np.unique(segment_places[has_tokens])) == has_tokens.sum(), (

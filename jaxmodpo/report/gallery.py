@@ -133,7 +133,7 @@ def _lay_out(figure: Figure) -> None:
     for _ in range(_ENLARGEMENTS):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            figure.draw_without_rendering()
+            _give_places(figure)
         # Matplotlib says it in a warning alone, and leaves the axes under the names.
         collapsed = [warning for warning in caught if "collapsed" in str(warning.message)]
         for warning in caught:
@@ -145,7 +145,16 @@ def _lay_out(figure: Figure) -> None:
             return
         width, height = figure.get_size_inches()
         figure.set_size_inches(width * _ENLARGED, height * _ENLARGED)
-    figure.draw_without_rendering()
+    _give_places(figure)
+
+
+def _give_places(figure: Figure) -> None:
+    """Let the layout engine measure all texts and place the axes; nothing is drawn yet."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        figure.draw_without_rendering()
+    else:
+        engine.execute(figure)
 
 
 def _render(figure: Figure, kind: str, area: Bbox) -> bytes:

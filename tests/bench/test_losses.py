@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from jaxmodpo.bench import losses
 from jaxmodpo.bench.loss_contenders import SEQUENCES, LossTask, prepare
+from jaxmodpo.bench.loss_memory import compile_for, memory_table
 from jaxmodpo.bench.losses import BenchLossesConfig, bench_losses, peak_bytes
 from jaxmodpo.errors import UserError
+from jaxmodpo.training.hardware import chips
 
 SMALL: dict[str, Any] = {"lengths": (16,), "vocabularies": (64,), "width": 8, "rounds": 2}
 
@@ -65,3 +69,26 @@ def test_trls_memory_is_that_of_one_run_above_its_inputs(monkeypatch):
     # It keeps the logits of all positions, 64 MiB, and their gradient.
     task = LossTask(loss="dpo", tokens=1024, vocabulary=8192, width=512, chunk=64)
     assert 64 * 2**20 < peak_bytes("trl", task) < 6 * 64 * 2**20
+
+
+def test_for_another_device_memory_is_compiled_and_time_bounded_by_its_data_sheet():
+    device = jax.devices()[0]
+    task = LossTask(loss="dpo", tokens=1024, vocabulary=8192, width=512, chunk=64)
+    row = compile_for(task, device)
+    # Hidden states and unembedding in bfloat16, and targets of four bytes.
+    assert row.input_bytes == 2 * (2 * 1024 * 512 + 512 * 8192) + 4 * 2 * 1024
+    # The logits of all positions would take 64 MiB.
+    assert 2 * 2**20 <= row.peak_bytes < 48 * 2**20
+    h100 = next(chip for chip in chips() if chip.name == "H100 SXM")
+    # Both products read the unembedding for each of 16 chunks.
+    assert row.least_traffic == 2 * 16 * 2 * 512 * 8192
+    large = dataclasses.replace(row, task=dataclasses.replace(task, vocabulary=819_200))
+    arithmetic, reading = memory_table([large], h100).splitlines()[-1].split("|")[-3:-1]
+    assert float(arithmetic) == pytest.approx(1000 * large.task.operations / 989e12, abs=0.05)
+    assert float(reading) == pytest.approx(1000 * large.least_traffic / 3.35e12, abs=0.05)
+
+
+def test_what_is_only_compiled_is_not_timed_beside_trl():
+    config = BenchLossesConfig(**SMALL, topology="v5p:2x2x1", against="trl")
+    with pytest.raises(UserError, match="--against trl is timed, and --topology only compiles"):
+        config.check()
