@@ -97,7 +97,7 @@ def pack(
     for rows in row_counts:
         row, loads = rows_of(sizes, rows)
         needed = loads.reshape(-1, microbatches * rows).max(1)
-        lengths = row_lengths(needed, most_lengths, cost)
+        lengths = row_lengths(needed, most_lengths, cost, microbatches)
         # Every row is computed as long as it is: padding is paid for like tokens.
         distinct, counts = np.unique(lengths, return_counts=True)
         price = 0.0

@@ -21,9 +21,9 @@ import numpy as np
 MOST_LENGTHS = 3
 """lengths that the rows of a training's updates may have"""
 
-UPDATES_OF_COMPILING = 50
-"""average updates that take as long as compiling a step: a Mistral 7B takes about 45 s to compile
-for 16 TPU chips, and half a second to a second for an update of 16 pairs there"""
+MICROBATCHES_OF_COMPILING = 50
+"""microbatches that take as long as compiling a step: a Mistral 7B takes about 45 s to compile for
+16 TPU chips, and half a second to a second for a microbatch of 16 pairs there"""
 
 
 def rounded(longest: int) -> int:
@@ -37,13 +37,17 @@ def rounded(longest: int) -> int:
     return -(-longest // multiple) * multiple
 
 
-def row_lengths(needed: np.ndarray, most: int, cost: Callable[[int], float]) -> np.ndarray:
+def row_lengths(
+    needed: np.ndarray, most: int, cost: Callable[[int], float], microbatches: int = 1
+) -> np.ndarray:
     """Return the length of each update's rows, ``[U]``.
 
     Args:
         needed: ``[U]`` tokens of each update's fullest row.
         most: different lengths.
         cost: what a row's token costs, given the row's length, in any unit.
+        microbatches: of an update. A step of several is compiled as fast as one of one, and saves
+            several times as much.
     """
     lengths = np.array([rounded(int(tokens)) for tokens in needed])
     distinct, counts = np.unique(lengths, return_counts=True)
@@ -52,7 +56,7 @@ def row_lengths(needed: np.ndarray, most: int, cost: Callable[[int], float]) -> 
     # All updates as long as the longest, and nothing compiled besides.
     best = distinct[-1:]
     best_price = prices[-1] * updates
-    compiling = UPDATES_OF_COMPILING * prices[-1]
+    compiling = MICROBATCHES_OF_COMPILING / microbatches * prices[-1]
     for further in range(1, most):
         for shorter in itertools.combinations(range(len(distinct) - 1), further):
             chosen = np.array([*shorter, len(distinct) - 1])

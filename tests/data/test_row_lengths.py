@@ -9,7 +9,7 @@ import pytest
 
 from jaxmodpo.data.batches import Batches, describe
 from jaxmodpo.data.reference_lengths import reference_examples
-from jaxmodpo.data.row_lengths import UPDATES_OF_COMPILING, row_lengths
+from jaxmodpo.data.row_lengths import MICROBATCHES_OF_COMPILING, row_lengths
 from jaxmodpo.models.flops import token_cost
 from jaxmodpo.models.shapes import decoder_shape
 
@@ -18,11 +18,15 @@ def equal_cost(length: int) -> float:
     return 1.0
 
 
+@pytest.mark.parametrize("microbatches", [1, 4])
 @pytest.mark.parametrize(("beyond", "expected"), [(-1, {800}), (1, {400, 800})])
-def test_a_further_length_is_taken_where_it_saves_more_than_compiling_it_takes(beyond, expected):
-    # Half of a long update is saved in each short one.
-    needed = np.array([800, *[400] * (2 * UPDATES_OF_COMPILING + beyond)])
-    assert set(row_lengths(needed, 2, equal_cost)) == expected
+def test_a_further_length_is_taken_where_it_saves_more_than_compiling_it_takes(
+    beyond, expected, microbatches
+):
+    # Half of a long update is saved in each short one, which has several microbatches' work.
+    short_updates = 2 * MICROBATCHES_OF_COMPILING // microbatches
+    needed = np.array([800, *[400] * (short_updates + beyond)])
+    assert set(row_lengths(needed, 2, equal_cost, microbatches)) == expected
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
@@ -38,20 +42,22 @@ def test_every_update_gets_the_shortest_chosen_length_that_holds_it_and_none_is_
 
 
 @pytest.mark.parametrize(
-    ("questions", "replies", "batch_size", "devices", "epochs", "before", "after"),
+    ("questions", "replies", "batch_size", "accumulation", "devices", "before", "after"),
     [
-        (600, 5, 2, 1, 3, 0.23, 0.07),
-        (4000, 2, 8, 8, 3, 0.17, 0.125),
+        (600, 5, 2, 1, 1, 0.23, 0.07),
+        (4000, 2, 8, 1, 8, 0.17, 0.125),
+        (2000, 2, 4, 4, 1, 0.07, 0.04),
     ],
 )
 def test_few_questions_a_device_waste_less_in_rows_of_several_lengths(
-    questions, replies, batch_size, devices, epochs, before, after
+    questions, replies, batch_size, accumulation, devices, before, after
 ):
     batches_of = functools.partial(
         Batches,
         reference_examples(questions, replies=replies, vocab_size=9),
         batch_size=batch_size,
-        epochs=epochs,
+        accumulation=accumulation,
+        epochs=3,
         batching="packed",
         row_shards=devices,
         cost=functools.partial(token_cost, decoder_shape("mistral-7b-v0.1")),
