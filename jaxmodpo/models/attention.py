@@ -179,6 +179,10 @@ class Attention:
             tokamax_attention.kernels()
             tokamax_attention.refuse_device(self._device)
         self.choose(head_width, dtype)
+        # A step that is compiled for devices which are not here meets the kernels when it is.
+        is_here = self._device in jax.devices()
+        if self.backend == "tokamax" and is_here and not self.interpret:
+            tokamax_attention.refuse_without_kernels(head_width)
 
     @property
     def _device(self) -> jax.Device:

@@ -25,6 +25,9 @@ from jaxmodpo.errors import UserError
 FIRST_CAPABILITY = 9.0
 """the CUDA compute capability from which on the kernels also have a backward pass: Hopper"""
 
+CAPABILITY_BEYOND = 11.0
+"""the first capability that they do not know: GeForce and workstation Blackwells have 12"""
+
 _WIDTH_STEP = 8
 _LARGEST_WIDTH = 256
 
@@ -48,14 +51,16 @@ def refuse_device(device: jax.Device) -> None:
     """Refuse a GPU that the kernels do not know.
 
     Raises:
-        UserError: it is older than Hopper.
+        UserError: it has no kernel for the forward or none for the backward pass.
     """
     capability = getattr(device, "compute_capability", None)
-    if capability is not None and float(capability) < FIRST_CAPABILITY:
-        raise UserError(
-            "--attention tokamax needs a Hopper GPU or a later one, of compute capability"
-            f" {FIRST_CAPABILITY} or more; this one, {device.device_kind}, has {capability}"
-        )
+    if capability is None or FIRST_CAPABILITY <= float(capability) < CAPABILITY_BEYOND:
+        return
+    raise UserError(
+        "--attention tokamax needs a Hopper or a data-center Blackwell GPU, of compute capability"
+        f" {FIRST_CAPABILITY} up to {CAPABILITY_BEYOND}, since other GPUs have no kernel for the"
+        f" backward pass; this one, {device.device_kind}, has {capability}"
+    )
 
 
 def kernels() -> tuple[Any, Any]:
@@ -142,3 +147,27 @@ def attend(
         return kernel(q_BTHC, k_BTKC, v_BTKC, mask=mask)
     except NotImplementedError as error:
         raise UserError(f"Tokamax's attention cannot run here: {error}") from None
+
+
+def refuse_without_kernels(head_width: int) -> None:
+    """Trace both passes on small arrays, and refuse if a kernel does.
+
+    A backward pass is traced long after :func:`attend` has returned, which therefore cannot see
+    that it is refused. Nothing is compiled or run.
+
+    Raises:
+        UserError: Tokamax is not there, or refuses the forward or the backward pass.
+    """
+    time = 128
+    heads = jax.ShapeDtypeStruct((1, time, 1, head_width), jnp.bfloat16)
+    segments = jax.ShapeDtypeStruct((1, time), jnp.int32)
+
+    def total(q: Array, k: Array, v: Array, segments_BT: Array) -> Array:
+        return jnp.sum(attend(q, k, v, segments_BT, causal=True, window=None))
+
+    try:
+        jax.eval_shape(jax.grad(total, argnums=(0, 1, 2)), heads, heads, heads, segments)
+    except NotImplementedError as error:
+        raise UserError(
+            f"the backward pass of Tokamax's attention cannot run here: {error}"
+        ) from None

@@ -254,10 +254,58 @@ def test_tokamax_is_refused_by_name_where_it_cannot_run(monkeypatch):
         Attention("tokamax").choose(128, jnp.float32)
     with pytest.raises(UserError, match="--attention tokamax needs an NVIDIA GPU"):
         Attention("tokamax").check(128, jnp.bfloat16)
-    older = types.SimpleNamespace(compute_capability="8.0", device_kind="NVIDIA A100")
-    with pytest.raises(UserError, match=r"NVIDIA A100, has 8\.0"):
-        tokamax_attention.refuse_device(cast(jax.Device, older))
+    for capability, kind in (("8.0", "NVIDIA A100"), ("12.0", "NVIDIA GeForce RTX 5090")):
+        other = types.SimpleNamespace(compute_capability=capability, device_kind=kind)
+        with pytest.raises(UserError, match=f"backward pass; this one, {kind}, has {capability}"):
+            tokamax_attention.refuse_device(cast(jax.Device, other))
+    hopper = types.SimpleNamespace(compute_capability="9.0", device_kind="NVIDIA H200")
+    tokamax_attention.refuse_device(cast(jax.Device, hopper))
     # An import of what stands there as None fails as that of a package that is not installed.
     monkeypatch.setitem(sys.modules, "tokamax._src.ops.attention", None)
     with pytest.raises(UserError, match=r"needs the package tokamax .* 'jaxmodpo\[tokamax\]'"):
         Attention("tokamax", interpret=True).check(128, jnp.bfloat16)
+
+
+class _Kernels:
+    """Stands for Tokamax's modules: a kernel that refuses one direction, as theirs do."""
+
+    def __init__(self, refused: str):
+        self._refused = refused
+
+    @staticmethod
+    def Mask(**ranges):
+        return ranges
+
+    def PallasMosaicGpuFlashAttention(self):
+        def refuse():
+            raise NotImplementedError("only for sm90 and sm100 GPUs")
+
+        @jax.custom_vjp
+        def attend(q, k, v, ranges):
+            return refuse() if self._refused == "forward" else q
+
+        attend.defvjp(
+            lambda q, k, v, ranges: (attend(q, k, v, ranges), None),
+            lambda kept, out: refuse() if self._refused == "backward" else (out, out, out, None),
+        )
+        return lambda q, k, v, mask: attend(q, k, v, mask["k_start"])
+
+
+@pytest.mark.parametrize(
+    ("refused", "part"), [("forward", "Tokamax's"), ("backward", "the backward pass of Tokamax's")]
+)
+def test_a_kernel_that_refuses_either_direction_is_refused_before_anything_is_read(
+    monkeypatch, refused, part
+):
+    fake = _Kernels(refused)
+    monkeypatch.setattr(tokamax_attention, "kernels", lambda: (fake, fake))
+    monkeypatch.setattr(Attention, "platform", "gpu")
+    with pytest.raises(UserError, match=rf"^{part} attention cannot run here: only for sm90"):
+        Attention("tokamax").check(128, jnp.bfloat16)
+
+
+def test_kernels_that_take_both_directions_are_not_refused(monkeypatch):
+    fake = _Kernels("none")
+    monkeypatch.setattr(tokamax_attention, "kernels", lambda: (fake, fake))
+    monkeypatch.setattr(Attention, "platform", "gpu")
+    Attention("tokamax").check(128, jnp.bfloat16)

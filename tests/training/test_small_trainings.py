@@ -241,7 +241,7 @@ def test_rows_of_several_lengths_train_as_rows_of_one(world, tmp_path, monkeypat
     lengths: list[list[int]] = []
     # As if compiling a further length took no time, and then as if it took for ever.
     for name, updates in (("several", 0), ("one", 10**9)):
-        monkeypatch.setattr(row_lengths, "UPDATES_OF_COMPILING", updates)
+        monkeypatch.setattr(row_lengths, "MICROBATCHES_OF_COMPILING", updates)
         # So slowly that rounding, which another layout changes, is not made larger by learning.
         changes = {"gradient_accumulation": 1, "save_every": 100, "learning_rate": 1e-3}
         config = dpo_config(model, pairs, tmp_path / name, **changes)
