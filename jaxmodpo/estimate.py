@@ -278,8 +278,8 @@ class Estimator:
         """
         rows = config.batch_size
         needed = self._sampler_bytes(config, rows, adapters)
-        total = needed.weights + needed.cache
-        memory_use = f"{config.base_dtype} weights and {rows} rows of cache"
+        total = needed.weights + needed.cache + needed.prompts
+        memory_use = f"{config.base_dtype} weights, {rows} rows of cache and their prompts'"
         complaint = self.too_large(total, memory_use, "set a smaller batch_size or base_dtype: nf4")
         if complaint:
             return complaint

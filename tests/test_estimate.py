@@ -273,7 +273,7 @@ def test_a_dry_run_counts_replies_by_the_tokens_a_second_that_fit_counts(tmp_pat
     assert printed[start + 1].startswith(f"    {hours:.2g} chip-hours, ")
     sentence = (
         "tokens/s at the memory's bandwidth of one H100 SXM, half of which is counted with;"
-        " bfloat16 weights and 64 rows of cache are 21.5 GiB of a chip's 80"
+        " bfloat16 weights, 64 rows of cache and their prompts' are 22.5 GiB of a chip's 80"
     )
     figure, _, rest = printed[start + 2].strip().partition(" ")
     assert rest == sentence
@@ -289,12 +289,12 @@ def test_several_chips_sample_faster_and_hold_less(tmp_path):
     )
     estimator = Estimator(chip_named("v5e"))
     one_chip, eight = (estimator.phase(replace(config, mesh=mesh)) for mesh in (None, (1, 1, 8)))
-    memory_use = "bfloat16 weights and 64 rows of cache"
+    memory_use = "bfloat16 weights, 64 rows of cache and their prompts'"
     assert one_chip.notes[0].startswith(
-        f"does not fit on one TPU v5e: {memory_use} alone are 21.5 GiB of 15.75;"
+        f"does not fit on one TPU v5e: {memory_use} alone are 22.5 GiB of 15.75;"
     )
     assert (
-        f"of 8 × TPU v5e, half of which is counted with; {memory_use} are 2.7 GiB" in eight.notes[0]
+        f"of 8 × TPU v5e, half of which is counted with; {memory_use} are 2.8 GiB" in eight.notes[0]
     )
     # Each chip reads an eighth: as many chip-hours, in an eighth of the time.
     assert eight.chip_hours == pytest.approx(one_chip.chip_hours)

@@ -37,12 +37,15 @@ class SamplerBytes:
         weights: in memory, adapters included.
         weights_per_token: of these, what every token reads.
         cache: keys and values, read for every token where all slots are full.
+        prompts: keys and values of the prompts from which slots are filled, and of the next ones
+            while they are prefilled.
         prompt_rows: prompts that are prefilled at a time, over all chips.
     """
 
     weights: float
     weights_per_token: float
     cache: float
+    prompts: float
     prompt_rows: int
 
     @classmethod
@@ -78,7 +81,9 @@ class SamplerBytes:
         shapes = Shapes.of(config, longest_prompt, new_tokens, slots)
         values_per_token = 2 * config.num_hidden_layers * config.num_key_value_heads
         values_per_token *= config.head_dim
-        cache = slots * shapes.cache_length * values_per_token * element_bytes
+        bytes_per_place = values_per_token * element_bytes
+        cache = slots * shapes.cache_length * bytes_per_place
+        prompts = 2 * shapes.prompt_rows * shapes.prompt_length * bytes_per_place
         # Copies of the model along ``data`` share rows out, and each has all weights.
         _, fsdp, tensor = mesh
         weight_shards = fsdp * tensor
@@ -86,6 +91,8 @@ class SamplerBytes:
             weights=weights / weight_shards,
             weights_per_token=weights_per_token / weight_shards,
             cache=cache / math.prod(mesh),
+            # Any slot may take any prompt: they are shared out by heads alone.
+            prompts=prompts / tensor,
             prompt_rows=shapes.prompt_rows,
         )
 

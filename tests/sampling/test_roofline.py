@@ -44,6 +44,9 @@ def test_a_mistral_on_one_chip_and_on_eight():
     # 32 layers, 8 heads of 128, keys and values, 2 bytes: 131,072 bytes a token.
     assert one.cache == 64 * 1024 * 131_072
     assert (eight.weights, eight.cache) == (one.weights / 4, one.cache / 8)
+    # Eight prompts of 512 places wait while eight more are prefilled; heads are on four devices.
+    assert one.prompts == 2 * 8 * 512 * 131_072
+    assert eight.prompts == one.prompts / 4
     speed = tokens_per_second(3.35e12, 64, one.weights_per_token, one.cache)
     assert speed == pytest.approx(64 * 3.35e12 / (14.22e9 + 4.29e9), rel=1e-3)
 
