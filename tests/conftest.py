@@ -200,13 +200,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``posts.csv``, ``survey.csv``, ``mistral/`` and ``roberta/``.
 
-    The decoder is narrower and lower than the demo's: an eighth of the work in every training of a
-    test, and half of the layers to compile.
+    The decoder is narrower and lower than the demo's: a fraction of the work in every training of a
+    test, and one layer to compile. Models of several layers are what ``tests/models``, the demo and
+    the library's page train and sample.
     """
     from jaxmodpo.sandbox import world as worlds
 
     def make(folder: Path) -> None:
-        small = functools.partial(worlds.make_mistral, width=64, layers=2)
+        small = functools.partial(worlds.make_mistral, width=64, layers=1)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(worlds, "make_mistral", small)
             worlds.world(

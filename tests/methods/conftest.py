@@ -32,7 +32,7 @@ def settings(tiny_world, tmp_path_factory) -> dict[str, Any]:
         **TINY_POLICY,
         "model": tiny_world / "mistral",
         "lora_dropout": 0.0,
-        "learning_rate": 5e-3,
+        "learning_rate": 1e-2,
         "batch_size": 10,
         "epochs": 2,
         "max_prompt_length": 64,
