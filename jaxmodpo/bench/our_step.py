@@ -57,6 +57,8 @@ class StepTask:
         batch_size: questions in memory at a time.
         accumulation: batches of an update.
         updates: that are timed.
+        planned_updates: of the run whose first updates they are, at least as many. Rows of a few
+            lengths are planned only for a run that is long enough to earn each one's compiling.
         attention: which implementation.
     """
 
@@ -69,6 +71,7 @@ class StepTask:
     batch_size: int = 1
     accumulation: int = 1
     updates: int = 1
+    planned_updates: int = 1
     attention: Backend = "auto"
 
 
@@ -80,11 +83,13 @@ class Way:
     batching: Batching = "packed"
     reference: Reference = "precomputed"
     remat: Remat = "none"
+    row_lengths: int = 1
 
     @property
     def name(self) -> str:
         """Its name in a table that tells ways apart by all but what is recomputed."""
-        return f"{_NAMES[self.unit]}{self.batching}, reference {self.reference.replace('_', ' ')}"
+        rows = self.batching if self.row_lengths == 1 else f"{self.batching} ({self.row_lengths})"
+        return f"{_NAMES[self.unit]}{rows}, reference {self.reference.replace('_', ' ')}"
 
 
 def pairs_of(questions: Examples, places: np.ndarray) -> Examples:
@@ -114,9 +119,12 @@ def batches_of(task: StepTask, way: Way) -> Batches:
         examples,
         batch_size=batch_size,
         accumulation=task.accumulation,
+        # Every pass has all questions, and the first one is what is timed.
+        epochs=max(1, -(-task.planned_updates // task.updates)),
         batching=way.batching,
         row_shards=row_shards(task.mesh),
         cost=functools.partial(flops.token_cost, task.shape),
+        most_lengths=way.row_lengths,
     )
 
 
@@ -130,8 +138,9 @@ class TimedStep:
 
     Attributes:
         seconds_to_compile: CPU seconds, of all threads, for tracing, lowering and compiling the
-            step.
-        peak: bytes that a device needs.
+            step, once for each length of rows.
+        peak: bytes that a device needs, at the longest of them.
+        lengths: tokens of a row, of the different ones among the timed updates.
     """
 
     def __init__(self, task: StepTask, base: Parameters, way: Way):
@@ -153,15 +162,24 @@ class TimedStep:
         self._constants = {"loss": loss, "optimizer": OptimizerSettings(0.01, 1.0)}
         self._key = jax.jit(lambda: jax.random.key(0), out_shardings=everywhere)()
         self._state = initial_state(self._constants["optimizer"], _fresh_adapter(task))
-        arguments = self._arguments(0)
+        timed_lengths = self._batches.row_lengths[: task.updates]
+        self.lengths, first_updates = np.unique(timed_lengths, return_index=True)
         # Compiled once, here, so that its memory can be asked for.
         started = time.process_time()
-        lowered = train_step.lower(self._state, *arguments, **self._constants)
-        self._compiled = lowered.compile()
+        self._compiled: dict[int, Any] = {}
+        for length, step in zip(self.lengths.tolist(), first_updates.tolist(), strict=True):
+            arguments = self._arguments(step)
+            lowered = train_step.lower(self._state, *arguments, **self._constants)
+            self._compiled[length] = lowered.compile()
         self.seconds_to_compile = time.process_time() - started
-        self.peak = peak_bytes(self._compiled.memory_analysis(), task.mesh)
-        # The first update is slower than the others and is not timed.
-        self._update(0)
+        peaks = [
+            peak_bytes(compiled.memory_analysis(), task.mesh)
+            for compiled in self._compiled.values()
+        ]
+        self.peak = max(peaks)
+        # The first update of a program is slower than the others and is not timed.
+        for step in first_updates.tolist():
+            self._update(step)
         jax.block_until_ready(self._state)
 
     def run(self) -> float:
@@ -174,7 +192,8 @@ class TimedStep:
         return time.perf_counter() - started
 
     def _update(self, step: int) -> None:
-        self._state, _ = self._compiled(self._state, *self._arguments(step), **self._constants)
+        compiled = self._compiled[int(self._batches.row_lengths[step])]
+        self._state, _ = compiled(self._state, *self._arguments(step), **self._constants)
 
     def _arguments(self, step: int) -> tuple[Any, ...]:
         batch = place_batch(self._task.mesh, self._batches.at(step), self._batches.by_rows)
@@ -214,6 +233,7 @@ def prepared(task: StepTask, base: Parameters, way: Way, name: str | None = None
             "jaxmodpo": __version__,
             "jax": jax.__version__,
             **asdict(way),
+            "tokens of a row": step.lengths.tolist(),
             "base": task.base_dtype,
             "adapter rank": task.lora.rank,
             "questions in memory": task.batch_size,

@@ -41,6 +41,9 @@ from jaxmodpo.rankings import PairsPerQuestion, two_by_two
 from jaxmodpo.schema import Range
 from jaxmodpo.training.hardware import peak_flops
 
+PLANNED_UPDATES = 1_000
+"""of a run whose rows may have several lengths: as many as earn a further length's compiling"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchStepConfig(Unestimated, help_group="measurement"):
@@ -77,6 +80,9 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
     disk, in_step computes them in every update."""
     batchings: Annotated[tuple[Batching, ...], HelpGroup("computation")] = ("packed", "padded")
     """Layouts that are timed: packed puts several sequences into a row, padded one."""
+    row_lengths: Annotated[tuple[Count, ...], HelpGroup("computation")] = (1,)
+    """Numbers of different lengths that the updates' packed rows may have at most, as a run of
+    1,000 updates has them; trainings may have 3. Each number is timed; a padded batch has one."""
     remat: Annotated[tuple[Remat, ...], HelpGroup("computation")] = ("none",)
     """What the backward pass computes again to save memory: nothing (none), everything but matrix
     products (dots) or attention (attention), whole layers (full), or whole layers whose inputs lie
@@ -99,9 +105,11 @@ class BenchStepConfig(Unestimated, help_group="measurement"):
 
     def check(self) -> None:
         super().check()
-        if not (self.units and self.batchings and self.references and self.remat):
+        choices = (self.units, self.batchings, self.references, self.remat, self.row_lengths)
+        if not all(choices):
             raise UserError(
-                "bench step needs one of --units, --batchings, --references and --remat at least"
+                "bench step needs one of --units, --batchings, --references, --remat and"
+                " --row-lengths at least"
             )
 
 
@@ -168,6 +176,9 @@ def _task(config: BenchStepConfig) -> StepTask:
         batch_size=config.batch_size,
         accumulation=config.gradient_accumulation,
         updates=config.updates,
+        # Rows of one length are planned for the timed updates alone, unless they are to be compared
+        # with rows of several, which only a long run has.
+        planned_updates=config.updates if max(config.row_lengths) == 1 else PLANNED_UPDATES,
         attention=config.attention,
     )
 
@@ -194,10 +205,18 @@ def compared_replies(
 def _our_contenders(config: BenchStepConfig, task: StepTask, base: Parameters) -> list[Contender]:
     # All contenders share the base, which is by far the largest of what they hold.
     contenders: list[Contender] = []
-    for unit, batching, reference, remat in itertools.product(
-        config.units, config.batchings, config.references, config.remat
+    for unit, batching, reference, remat, row_lengths in itertools.product(
+        config.units, config.batchings, config.references, config.remat, config.row_lengths
     ):
-        way = Way(unit=unit, batching=batching, reference=reference, remat=remat)
+        if batching == "padded" and row_lengths != config.row_lengths[0]:
+            continue  # it is as long as the longest sequence, whatever is allowed
+        way = Way(
+            unit=unit,
+            batching=batching,
+            reference=reference,
+            remat=remat,
+            row_lengths=row_lengths if batching == "packed" else 1,
+        )
         name = way.name if len(config.remat) == 1 else f"{way.name}, remat {remat}"
         print(f"compiling: {name}", file=sys.stderr)
         contenders.append(prepared(task, base, way, name))

@@ -75,6 +75,29 @@ def test_the_step_is_timed_with_several_pairs_a_question_and_each_remat(model, t
     assert len(none["seconds"]) == 1 and record["machine"]["cores"] >= 1
 
 
+@pytest.mark.slow
+def test_a_step_whose_rows_have_several_lengths_is_timed_beside_one_of_one(model, tmp_path):
+    json_file = tmp_path / "step.json"
+    bench_step(
+        BenchStepConfig(
+            model=model,
+            **{**SMALL, "batch_size": 1, "updates": 12},
+            batchings=("packed", "padded"),
+            references=("precomputed",),
+            row_lengths=(1, 3),
+            json=json_file,
+        )
+    )
+    one, several, padded = json.loads(json_file.read_text())["measured"]
+    longest = one["settings"]["tokens of a row"]
+    lengths = several["settings"]["tokens of a row"]
+    assert len(longest) == 1 and 1 < len(lengths) <= 3 and max(lengths) <= longest[0]
+    assert several["name"] == "packed (3), reference precomputed"
+    assert padded["name"].startswith("padded,") and padded["settings"]["row_lengths"] == 1
+    # Each makes the same updates.
+    assert one["pairs"] == several["pairs"] == padded["pairs"] == 12
+
+
 def test_replies_of_no_pair_are_left_out_and_pairs_are_a_rankings_widest():
     compared, places = compared_replies(5, "best-worst")
     assert compared.tolist() == [0, 4] and places.tolist() == [[0, 1]]
