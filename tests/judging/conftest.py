@@ -31,7 +31,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str | Path:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    """A Batch API of this machine; modules that need another server have their own fixture."""
+def batch_server() -> Iterator[Server]:
+    """A Batch API of this machine, for the modules that make it their ``server``; the others' is
+    the chat endpoint that all tests share.
+    """
     with Server() as server:
         yield server

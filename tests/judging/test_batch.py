@@ -37,6 +37,11 @@ from jaxmodpo.judging.ledger import Ledger
 # --------------------------------------------------------------------------- what comes back
 
 
+@pytest.fixture
+def server(batch_server: Server) -> Server:
+    return batch_server
+
+
 def test_every_request_is_answered_at_half_the_price_by_what_the_endpoint_said(server, tmp_path):
     with Ledger(tmp_path / "votes.sqlite", "r") as ledger:
         assert ask(make_judge(server.url, ledger, tmp_path / "batches"), requests(10)) == 10

@@ -33,6 +33,11 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import votes_of
 
 
+@pytest.fixture
+def server(batch_server: Server) -> Server:
+    return batch_server
+
+
 def test_ctrl_c_leaves_batches_running_says_so_and_the_next_start_reads_them(
     server, tmp_path, caplog, monkeypatch
 ):
