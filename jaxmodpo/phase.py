@@ -86,7 +86,7 @@ class Phase:
         claim = _take(directory, command)
         manifest = read_manifest(path) if path.exists() else None
         if manifest is not None and (
-            difference := identity_difference(_as_of_now(manifest.identity, type(config)), identity)
+            difference := identity_difference(manifest.identity, identity)
         ):
             if _is_claimed(directory, manifest, claim):
                 raise UserError(
@@ -204,15 +204,6 @@ def _identity(command: str, config: Any, inputs: Mapping[str, Path]) -> Identity
     settings = {name: value for name, value in as_mapping(config).items() if name not in apart}
     fingerprints = {name: fingerprint(path) for name, path in inputs.items()}
     return Identity(command=command, settings=settings, inputs=fingerprints)
-
-
-def _as_of_now(recorded: Identity, settings_class: type) -> Identity:
-    """Return a recorded identity without settings that were a part of it in an earlier version, and
-    are none any more.
-    """
-    apart = incidental(settings_class)
-    settings = {name: value for name, value in recorded.settings.items() if name not in apart}
-    return dataclasses.replace(recorded, settings=settings)
 
 
 def _take(directory: Path, command: str) -> FolderLock | Held:

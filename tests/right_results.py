@@ -97,6 +97,7 @@ _TEST = PairTest(
     statistic_corrected=0.0,
     p_value_corrected=1.0,
     p_value_exact=1.0,
+    p_value_holm=1.0,
     decisive="p_value_exact",
     average_difference=-0.1,
     average_difference_interval=(-0.3, 0.1),

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NotRequired, TypedDict
+from typing import Any, BinaryIO, NamedTuple, TypedDict
 
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints.messages import message_text
@@ -240,8 +240,7 @@ class _Record(TypedDict):
     criteria: list[str]
     responses: list[str]
     ties: bool
-    yes_no: NotRequired[bool]
-    """no batch was without it since scores were asked for"""
+    yes_no: bool
     repeat: Tally
 
 
@@ -274,7 +273,7 @@ def _call_of(record: _Record) -> Call:
         criteria=criteria,
         responses=responses,
         ties=record["ties"],
-        yes_no=record.get("yes_no", False),
+        yes_no=record["yes_no"],
         repeat=record["repeat"],
     )
     return Call(record["key"], request)

@@ -169,9 +169,6 @@ def from_record(record: JsonObject, location: str) -> Vote:
     Raises:
         UserError: not a vote; ``location`` says which, and the message what is wrong.
     """
-    if isinstance(record, dict):
-        # Votes were exported before there were scores.
-        record = {"score": None, **record}
     if not isinstance(record, dict) or record.keys() != set(FIELDS):
         raise UserError(f"{location}: not a vote ({', '.join(FIELDS)})")
     for name, value in record.items():

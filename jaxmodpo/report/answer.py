@@ -196,10 +196,8 @@ def _meeting(first: _Place, second: _Place, test: PairTest) -> str:
         wins, losses = losses, wins
     if wins + losses == 0:
         return f"Compared with {second.model} alone it ties on every question."
-    chance = p_equals(test.adjusted_p_value)
-    if test.p_value_holm is not None:
-        chance += ", adjusted for all pairs by Holm's method"
-    doubt = ", which may be chance" if test.adjusted_p_value >= LEVEL else ""
+    chance = f"{p_equals(test.p_value_holm)}, adjusted for all pairs by Holm's method"
+    doubt = ", which may be chance" if test.p_value_holm >= LEVEL else ""
     won = count(wins, "question")
     return f"Compared with {second.model} alone it wins {won} and loses {losses}{doubt} ({chance})."
 
@@ -226,7 +224,7 @@ def limits(evaluation: Evaluation) -> list[str]:
 def _undecided_pairs(results: EvaluationResults, criterion: str) -> list[str]:
     """Name the pairs of models that a criterion does not tell apart."""
     tests = results.tests[criterion]
-    undecided = [test for test in tests if test.adjusted_p_value >= LEVEL]
+    undecided = [test for test in tests if test.p_value_holm >= LEVEL]
     if not undecided:
         return []
     # Of eight models there are 28 pairs: some are named, the others counted.

@@ -234,7 +234,7 @@ _SIGNS = {-1.0: "▼", -0.5: "▽", 0.0: "=", 0.5: "△", 1.0: "▲"}
 
 def _significance(test: PairTest, level: float) -> float:
     """Return 1 for a difference that stands after the adjustment, 0.5 for one before it, else 0."""
-    if test.adjusted_p_value < level:
+    if test.p_value_holm < level:
         return 1.0
     return 0.5 if test.decisive_p_value < level else 0.0
 

@@ -331,7 +331,7 @@ def _tests(evaluation: Evaluation) -> list[Block]:
                     p_value(test.p_value),
                     p_value(test.p_value_corrected),
                     p_value(test.p_value_exact),
-                    "–" if test.p_value_holm is None else p_value(test.p_value_holm),
+                    p_value(test.p_value_holm),
                     Cell(percent(test.average_difference), ends),
                 ]
             )

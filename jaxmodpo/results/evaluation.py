@@ -49,18 +49,12 @@ class PairTest:
     average_difference: float
     """of the models' average win rates, ``a`` minus ``b``"""
     average_difference_interval: Interval
-    p_value_holm: float | None = None
-    """the decisive p value adjusted by Holm's method over all pairs of the criterion; None in a
-    file of before it was computed"""
+    p_value_holm: float
+    """the decisive p value adjusted by Holm's method over all pairs of the criterion"""
 
     @property
     def decisive_p_value(self) -> float:
         return self.p_value if self.decisive == "p_value" else self.p_value_exact
-
-    @property
-    def adjusted_p_value(self) -> float:
-        """The p value to read where all pairs are looked at; the raw one where none is adjusted."""
-        return self.decisive_p_value if self.p_value_holm is None else self.p_value_holm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +142,9 @@ class EvaluationResults(WinRates):
     cut_replies: Mapping[str, CutReplies] = field(default_factory=dict)
     """by model, without those whose files do not say why replies ended"""
     panels: Mapping[str, PanelIntervals] = field(default_factory=dict)
-    """by criterion, intervals over questions and personas; empty in a file of before they were
-    computed"""
+    """by criterion, intervals over questions and personas; empty for votes that others collected"""
     ratings: Mapping[str, Ratings] = field(default_factory=dict)
-    """by criterion, Bradley-Terry ratings and ranks; empty likewise"""
+    """by criterion, Bradley-Terry ratings and ranks"""
     mean_tokens: Mapping[str, float] = field(default_factory=dict)
     """mean length of a reply by model, without those whose files do not record it"""
     length_controlled: Mapping[str, tuple[LengthControlledRate, ...]] = field(default_factory=dict)

@@ -82,8 +82,7 @@ def begin_or_resume(
     # The key is read and not made of the seed again: another version of JAX may make another one.
     key_data = put(np.asarray(values["random"], np.uint32), everywhere)
     key = jax.jit(jax.random.wrap_key_data, out_shardings=everywhere)(key_data)
-    # Checkpoints of earlier versions have no such entry.
-    recorded = values.get("recomputation")
+    recorded = values["recomputation"]
     choice = None if recorded is None else Choice(**recorded)
     return RunState(state, key, Evaluations(**values["evaluations"]), done, choice)
 

@@ -41,6 +41,7 @@ def pair_test(a: str, b: str, wins: int, losses: int, p_value: float, **more: An
         "statistic_corrected": 0.0,
         "p_value_corrected": 1.0,
         "p_value_exact": 1.0,
+        "p_value_holm": p_value,
         "decisive": "p_value",
         "average_difference": 0.0,
         "average_difference_interval": None,

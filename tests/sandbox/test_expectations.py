@@ -64,10 +64,12 @@ def outcome(**changed: tuple[float, float]) -> EvaluationResults:
 
 
 def pair_test(a: str, b: str, wins: int, losses: int) -> PairTest:
+    test = mcnemar_from_counts(wins, losses)
     return PairTest(
         a=a,
         b=b,
-        **mcnemar_from_counts(wins, losses)._asdict(),
+        **test._asdict(),
+        p_value_holm=test.p_value,
         average_difference=0.0,
         average_difference_interval=None,
     )
