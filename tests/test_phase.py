@@ -52,27 +52,6 @@ def test_a_phase_is_skipped_when_finished_resumed_when_not_and_refused_when_diff
         opened()
 
 
-@dataclass(frozen=True)
-class LaterSettings:
-    """:class:`Settings` of a later version, of which a setting changes no result any more."""
-
-    output_dir: Path
-    steps: Incidental[int] = 3
-    api_key_env: str = "KEY"
-
-
-def test_a_run_goes_on_where_a_later_version_leaves_one_of_its_settings_out_of_the_identity(
-    tmp_path,
-):
-    out = tmp_path / "out"
-    phase = Phase.open("align", Settings(out), out, {})
-    write_text(out / "adapter", "weights")
-    phase.finish(pairs=7)
-    assert Phase.open("align", LaterSettings(out, steps=4), out, {}).results == {"pairs": 7}
-    with pytest.raises(UserError, match="api_key_env was KEY, is OTHER"):
-        Phase.open("align", LaterSettings(out, api_key_env="OTHER"), out, {})
-
-
 def test_what_became_of_a_phase_is_said_even_where_a_finished_one_goes_on(tmp_path):
     """A search with more trials, say, finishes a second time."""
     settings = Settings(tmp_path / "out")

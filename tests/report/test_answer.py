@@ -25,6 +25,7 @@ def test_a_lead_whose_interval_holds_zero_may_be_chance_however_small_the_p_valu
     words = finding(
         decisive="p_value",
         p_value=1e-6,
+        p_value_holm=3e-6,
         wins=100,
         losses=300,
         average_difference_interval=(-0.3, 0.1),
@@ -33,7 +34,10 @@ def test_a_lead_whose_interval_holds_zero_may_be_chance_however_small_the_p_valu
         "Its lead over x, the second, may be chance: 20.0 points (95% interval -10.0 to 30.0)"
         in words
     )
-    assert "Compared with x alone it wins 300 questions and loses 100 (p < 0.001)." in words
+    assert (
+        "Compared with x alone it wins 300 questions and loses 100 (p < 0.001, adjusted for all"
+        " pairs by Holm's method)." in words
+    )
 
 
 def test_a_lead_whose_interval_is_above_zero_is_one_however_large_the_p_value_is():

@@ -41,12 +41,14 @@ def pair_test(a: str, b: str, wins: int, losses: int, p_value: float, **more: An
         "statistic_corrected": 0.0,
         "p_value_corrected": 1.0,
         "p_value_exact": 1.0,
-        "p_value_holm": p_value,
         "decisive": "p_value",
         "average_difference": 0.0,
         "average_difference_interval": None,
     }
-    return PairTest(a=a, b=b, wins=wins, losses=losses, p_value=p_value, **figures | more)
+    figures |= {"p_value": p_value} | more
+    # Of one pair alone the adjusted value is the decisive one.
+    figures.setdefault("p_value_holm", figures[figures["decisive"]])
+    return PairTest(a=a, b=b, wins=wins, losses=losses, **figures)
 
 
 def words(figure: Figure) -> list[str]:
