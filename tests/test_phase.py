@@ -13,7 +13,6 @@ from jaxmodpo.files import (
     write_text,
 )
 from jaxmodpo.phase import Phase
-from jaxmodpo.ranges import Incidental
 
 
 @dataclass(frozen=True)
