@@ -90,6 +90,7 @@ _VOTE = {
         "cost": None,
     },
     **{"request_id": "", "time": "2026-01-01T00:00:00Z"},
+    "score": None,
 }
 _ADAPTER = {
     **{
@@ -141,7 +142,7 @@ _MANIFEST = {
 _HEADER = {"identity": "i", "model": "m", "round": 1}
 _ASKED = {
     **{"key": "k", "kind": "rank", "question_id": "q", "persona_id": "p", "criteria": ["safety"]},
-    **{"responses": ["r1", "r2"], "ties": False, "repeat": 0},
+    **{"responses": ["r1", "r2"], "ties": False, "yes_no": False, "repeat": 0},
 }
 _SAMPLED = row(PlannedReply(Question("q", "text"), 0), "s") | {
     "response_text": "I hear you.",

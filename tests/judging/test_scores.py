@@ -7,7 +7,6 @@ import json
 import math
 import sqlite3
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from asked_judge import answered, judge
@@ -26,7 +25,7 @@ from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.prompts import Prompts
 from jaxmodpo.judging.replay import ReplayJudge
 from jaxmodpo.judging.rubric import RubricJudge
-from jaxmodpo.judging.votes import fault_of, from_record, votes_of
+from jaxmodpo.judging.votes import fault_of, votes_of
 from jaxmodpo.records import Candidate
 
 QUESTIONS = (
@@ -196,17 +195,6 @@ def test_a_damaged_score_in_the_database_is_told(tmp_path):
         list(ledger.every_vote())
 
 
-def test_a_vote_that_was_exported_before_there_were_scores_is_read(tmp_path: Path):
-    answer = Answer("valid", "", {"harms": ("a", "b")})
-    preference = dataclasses.replace(
-        request(), kind="rank", criteria=QUESTIONS[1:], responses=(Candidate("a", ""), Candidate("b", ""))
-    )  # fmt: skip
-    (vote,) = votes_of(Call("k", preference), answer, judge="j", run="r")
-    record = vote._asdict()
-    del record["score"]
-    assert from_record(record, "row 1") == vote
-
-
 def test_a_batch_remembers_that_its_lines_ask_for_yes_or_no(tmp_path):
     files = BatchFiles(tmp_path, "tag")
     draft = Draft(files, Header("judge", "model", 1), 10, 10_000)
@@ -216,10 +204,6 @@ def test_a_batch_remembers_that_its_lines_ask_for_yes_or_no(tmp_path):
     assert [(c.request.kind, c.request.yes_no) for c in files.calls()] == [
         ("score", True), ("score", False),
     ]  # fmt: skip
-    # A batch that was begun before there were scores says nothing of yes or no.
-    text = files.requests.read_text().replace(',"yes_no":true', "").replace(',"yes_no":false', "")
-    files.requests.write_text(text)
-    assert [call.request.yes_no for call in files.calls()] == [False, False]
 
 
 # --------------------------------------------------------------------------- judges and prices
