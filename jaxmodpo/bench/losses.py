@@ -122,18 +122,21 @@ def bench_losses(config: BenchLossesConfig) -> None:
             file=sys.stderr,
         )
         measured += _measure(task, _contenders(config, task), config.rounds)
+        # Written after each task: the next one may need more memory than there is.
+        if config.json is not None:
+            _write(config.json, config, measured)
     print(
         f"width {config.width:,}, float32, value and gradient of the hidden states, medians of"
         f" {config.rounds} rounds in turns, {cores_and_load()}\n"
     )
     print(_table(measured))
-    if config.json is not None:
-        rivals = ("torch", "trl") if config.against else ()
-        record = {
-            "machine": this_machine(*rivals),
-            "measured": [_as_row(row) for row in measured],
-        }
-        write_json(config.json, record)
+
+
+def _write(file: Path, config: BenchLossesConfig, measured: Sequence[Measured]) -> None:
+    """Write every round's figures so far, with the machine."""
+    rivals = ("torch", "trl") if config.against else ()
+    rows = [_as_row(row) for row in measured]
+    write_json(file, {"machine": this_machine(*rivals), "measured": rows})
 
 
 def _compile_elsewhere(config: BenchLossesConfig, topology: str) -> None:
