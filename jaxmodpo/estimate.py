@@ -232,22 +232,23 @@ class Estimator:
             adapters: bytes of those that are sampled side by side.
         """
         rows_in_use = min(rows, max(replies, 1))
-        speed = self._sampling_speed(config, rows_in_use, adapters)
+        needed = self._sampler_bytes(config, rows_in_use, adapters)
+        speed = self._sampling_speed(needed, rows_in_use)
         tokens = replies * min(REPLY_TOKENS, config.max_new_tokens)
         # A prompt goes through the model once for all of its samples.
         prompts = replies / config.samples
-        seconds = tokens / speed + prompts * self._prefill_seconds(config, rows_in_use, adapters)
+        seconds = tokens / speed + prompts * self._prefill_seconds(config, needed, adapters)
         return seconds / EFFICIENCY / 3600 * math.prod(config.mesh or (1, 1, 1))
 
-    def _sampling_speed(self, config: SamplerSettings, rows: int, adapters: float) -> float:
+    def _sampling_speed(self, needed: SamplerBytes, rows: int) -> float:
         """Return the tokens a second of all chips at the memory's bandwidth."""
-        needed = self._sampler_bytes(config, rows, adapters)
         return tokens_per_second(self.chip.bandwidth, rows, needed.weights_per_token, needed.cache)
 
-    def _prefill_seconds(self, config: SamplerSettings, rows: int, adapters: float) -> float:
+    def _prefill_seconds(
+        self, config: SamplerSettings, needed: SamplerBytes, adapters: float
+    ) -> float:
         """Return the least seconds that all chips need for a usual post."""
         assert config.model is not None
-        needed = self._sampler_bytes(config, rows, adapters)
         bytes_of_number = 4.0 if config.base_dtype == "float32" else 2.0
         return prefill_seconds(
             decoder_shape(self.model(config.model)),
@@ -283,7 +284,7 @@ class Estimator:
         complaint = self.too_large(total, memory_use, "set a smaller batch_size or base_dtype: nf4")
         if complaint:
             return complaint
-        speed = self._sampling_speed(config, rows, adapters)
+        speed = self._sampling_speed(needed, rows)
         chips = math.prod(config.mesh or (1, 1, 1))
         chips_in_words = f"one {self.chip.name}" if chips == 1 else f"{chips} × {self.chip.name}"
         return [

@@ -11,6 +11,7 @@ The compiler gets shapes and no numbers, as in :mod:`jaxmodpo.training.ahead`::
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxmodpo.bench.loss_contenders import LossTask, program
 from jaxmodpo.bench.table import text_table
+from jaxmodpo.training.ahead import compile_lowered
+from jaxmodpo.training.fit import GIB
 from jaxmodpo.training.hardware import Chip
 
 _BYTES = 2
@@ -34,12 +37,13 @@ class LossMemory:
     Attributes:
         task: which loss, of which shape.
         input_bytes: hidden states, unembedding and targets.
-        peak_bytes: what is needed besides them, the gradient included.
+        peak_bytes: what is needed besides them, the gradient included; None where all of it does
+            not fit the device.
     """
 
     task: LossTask
     input_bytes: int
-    peak_bytes: int
+    peak_bytes: int | None
 
     @property
     def least_traffic(self) -> float:
@@ -58,13 +62,14 @@ def compile_for(task: LossTask, device: Any) -> LossMemory:
     hidden = placed((task.sequences, task.tokens, task.width), jnp.bfloat16)
     unembedding = placed((task.width, task.vocabulary), jnp.bfloat16)
     targets = placed((task.sequences, task.tokens), jnp.int32)
-    memory = program("jaxmodpo", task).lower(hidden, unembedding, targets).compile()
-    sizes = memory.memory_analysis()
-    return LossMemory(
-        task=task,
-        input_bytes=sizes.argument_size_in_bytes,
-        peak_bytes=sizes.temp_size_in_bytes + sizes.output_size_in_bytes,
-    )
+    inputs = (hidden, unembedding, targets)
+    lowered = program("jaxmodpo", task).lower(*inputs)
+    compiled, executable = compile_lowered(lowered, time.perf_counter())
+    peak = None
+    if executable is not None:
+        peak = compiled.temporary + executable.memory_analysis().output_size_in_bytes
+    input_bytes = sum(array.size * array.dtype.itemsize for array in inputs)
+    return LossMemory(task=task, input_bytes=input_bytes, peak_bytes=peak)
 
 
 def memory_table(rows: Sequence[LossMemory], chip: Chip | None) -> str:
@@ -82,8 +87,8 @@ def memory_table(rows: Sequence[LossMemory], chip: Chip | None) -> str:
             f"{task.sequences} × {task.tokens:,}",
             f"{task.vocabulary:,}",
             f"{task.chunk:,}",
-            f"{row.input_bytes / 2**30:.2f}",
-            f"{row.peak_bytes / 2**30:.2f}",
+            f"{row.input_bytes / GIB:.2f}",
+            "does not fit" if row.peak_bytes is None else f"{row.peak_bytes / GIB:.2f}",
         ]
         if chip is not None:
             line.append(f"{1000 * task.operations / chip.flops:,.1f}")

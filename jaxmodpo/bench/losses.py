@@ -79,6 +79,8 @@ class BenchLossesConfig(Unestimated, help_group="measurement"):
         super().check()
         if not (self.losses and self.lengths and self.vocabularies):
             raise UserError("bench losses needs a loss, a length and a vocabulary at least")
+        if self.target_config and not self.topology:
+            raise UserError("--target-config describes the GPU of a --topology such as cuda:1x1x1")
         if self.topology and self.against:
             raise UserError(
                 "--against trl is timed, and --topology only compiles: give one of them"

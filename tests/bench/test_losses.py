@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmodpo.bench import losses
+from jaxmodpo.bench import loss_memory, losses
 from jaxmodpo.bench.loss_contenders import SEQUENCES, LossTask, prepare
 from jaxmodpo.bench.loss_memory import compile_for, memory_table
 from jaxmodpo.bench.losses import BenchLossesConfig, bench_losses, peak_bytes
@@ -78,7 +78,7 @@ def test_for_another_device_memory_is_compiled_and_time_bounded_by_its_data_shee
     # Hidden states and unembedding in bfloat16, and targets of four bytes.
     assert row.input_bytes == 2 * (2 * 1024 * 512 + 512 * 8192) + 4 * 2 * 1024
     # The logits of all positions would take 64 MiB.
-    assert 2 * 2**20 <= row.peak_bytes < 48 * 2**20
+    assert row.peak_bytes is not None and 2 * 2**20 <= row.peak_bytes < 48 * 2**20
     h100 = next(chip for chip in chips() if chip.name == "H100 SXM")
     # Both products read the unembedding for each of 16 chunks.
     assert row.least_traffic == 2 * 16 * 2 * 512 * 8192
@@ -88,7 +88,31 @@ def test_for_another_device_memory_is_compiled_and_time_bounded_by_its_data_shee
     assert float(reading) == pytest.approx(1000 * large.least_traffic / 3.35e12, abs=0.05)
 
 
-def test_what_is_only_compiled_is_not_timed_beside_trl():
-    config = BenchLossesConfig(**SMALL, topology="v5p:2x2x1", against="trl")
-    with pytest.raises(UserError, match="--against trl is timed, and --topology only compiles"):
-        config.check()
+def test_what_does_not_fit_a_device_is_a_row_and_no_error(monkeypatch):
+    class TooLarge:
+        def lower(self, *arrays):
+            return self
+
+        def compile(self):
+            raise RuntimeError("RESOURCE_EXHAUSTED: Used 31.2G of 15.75G hbm.")
+
+    monkeypatch.setattr(loss_memory, "program", lambda contender, task: TooLarge())
+    task = LossTask(loss="dpo", tokens=16, vocabulary=64, width=8)
+    row = compile_for(task, jax.devices()[0])
+    assert row.peak_bytes is None
+    assert memory_table([row], None).splitlines()[-1].split("|")[-2].strip() == "does not fit"
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (
+            {"topology": "v5p:2x2x1", "against": "trl"},
+            "--against trl is timed, and --topology only compiles",
+        ),
+        ({"target_config": Path("h100.txt")}, "--target-config describes the GPU of a --topology"),
+    ],
+)
+def test_flags_that_say_nothing_together_are_refused(flags, sentence):
+    with pytest.raises(UserError, match=sentence):
+        BenchLossesConfig(**SMALL, **flags).check()
