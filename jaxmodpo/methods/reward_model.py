@@ -9,6 +9,7 @@ Rewards of pairs, chosen then rejected::
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.models.remat import Remat
 from jaxmodpo.models.roberta import Roberta, load_roberta, parameter_table
 from jaxmodpo.models.roberta_config import RobertaConfig
-from jaxmodpo.policy.mesh import place_batch, put, row_shards, shardings
+from jaxmodpo.policy.mesh import place_microbatch, put, row_shards, shardings
 from jaxmodpo.policy.preemption import stop_if_asked
 from jaxmodpo.records import Pair
 from jaxmodpo.schema import Fields
@@ -135,8 +136,11 @@ def score(
     def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
         # Which replies are compared would be another argument, and so another compilation.
         arrays = {name: array for name, array in batch.items() if name in SCORED_ARRAYS}
-        placed = place_batch(mesh, arrays, batches.by_rows) if mesh else arrays
-        microbatch = {name: array[0] for name, array in placed.items()}
+        microbatch: Mapping[str, np.ndarray | Array]
+        if mesh:
+            microbatch = place_microbatch(mesh, arrays, batches.by_rows)
+        else:
+            microbatch = {name: array[0] for name, array in arrays.items()}
         rewards = np.asarray(_score(parameters, microbatch, config=config))[None]
         stop_if_asked("while rewards were computed")
         return rewards

@@ -82,19 +82,21 @@ def load_parameters(
     is_finite: dict[str, Array] = {}
     for name, spec in located.present.items():
         arrays_of_weight = _stored_arrays(name, stored, located.present)
-        by_name = _targets(arrays_of_weight, dtype, shardings or {})
-        targets = tuple(by_name.values())
+        by_suffix = _targets(name, arrays_of_weight, dtype, shardings or {})
+        targets = tuple(by_suffix.values())
         # Quantized, the codes have the weight's own shape, and lie as the weight would.
-        is_plain = name in by_name
-        main = by_name[name] if is_plain else by_name[f"{name}.codes"]
+        is_plain = "" in by_suffix
+        main = by_suffix["" if is_plain else ".codes"]
         in_file = _in_file(main.sharding, spec)
-        encode = _encoder(spec, None if is_plain else base_dtype, dtype, name, targets)
+        encode = _encoder(
+            bool(spec.layers), spec.transposed, None if is_plain else base_dtype, dtype, targets
+        )
         arrays = _empty_stacks(targets)() if spec.layers else {}
         for layer, key in enumerate(located.keys(spec)):
             tensor = _read(opened[located.files[key]], key, spec, in_file)
             # Waiting here is what bounds the host's memory: reading would run ahead of the devices.
             arrays, is_finite[key] = jax.block_until_ready(encode(arrays, tensor, layer))
-        loaded |= arrays
+        loaded |= {name + suffix: array for suffix, array in arrays.items()}
     # The flags are fetched together at the end: each is the outcome of work that was waited for
     # already.
     broken = [key for key, flag in is_finite.items() if not flag]
@@ -114,21 +116,30 @@ def _refuse_broken(folder: Path, broken: Sequence[str]) -> None:
 class _Target(NamedTuple):
     """An array that a parameter is stored as: the weight itself, or its codes or scales.
 
-    Hashable, so that compiled functions can be kept for it.
+    Hashable, so that compiled functions can be kept for it. It does not know its parameter's name,
+    so that parameters of one shape share theirs: a model has four or five times as many parameters
+    as shapes.
+
+    Attributes:
+        suffix: what the array's name has after the parameter's: nothing, ``.codes`` or ``.scales``.
+        shape: with the stack's axis, if there is one.
+        dtype: its numbers'.
+        sharding: where it lies.
     """
 
-    name: str
+    suffix: str
     shape: tuple[int, ...]
     dtype: Any
     sharding: Sharding
 
 
 def _targets(
-    specs: Mapping[str, Spec], dtype: Any, shardings: Mapping[str, Sharding]
+    parameter: str, specs: Mapping[str, Spec], dtype: Any, shardings: Mapping[str, Sharding]
 ) -> dict[str, _Target]:
-    """Return the arrays to fill for one parameter, by name.
+    """Return the arrays to fill for one parameter, by their names' suffixes.
 
     Args:
+        parameter: its name.
         specs: of :func:`_stored_arrays`.
         dtype: of an array whose row of the table has none of its own.
         shardings: by name; an array without one goes to the first device.
@@ -137,7 +148,8 @@ def _targets(
     targets: dict[str, _Target] = {}
     for name, spec in specs.items():
         sharding = shardings.get(name, default)
-        targets[name] = _Target(name, spec.shape, spec.dtype or dtype, sharding)
+        suffix = name.removeprefix(parameter)
+        targets[suffix] = _Target(suffix, spec.shape, spec.dtype or dtype, sharding)
     return targets
 
 
@@ -182,18 +194,18 @@ def _empty_stacks(targets: tuple[_Target, ...]) -> Any:
     """Return the jitted function that makes the stacks, of zeros, which nobody else holds."""
 
     def zeros() -> dict[str, Array]:
-        return {target.name: jnp.zeros(target.shape, target.dtype) for target in targets}
+        return {target.suffix: jnp.zeros(target.shape, target.dtype) for target in targets}
 
-    shardings = {target.name: target.sharding for target in targets}
+    shardings = {target.suffix: target.sharding for target in targets}
     return jax.jit(zeros, out_shardings=shardings)
 
 
 @functools.lru_cache(maxsize=256)
 def _encoder(
-    spec: Spec,
+    stacked: bool,
+    transposed: bool,
     base_dtype: BaseDtype | None,
     dtype: Any,
-    name: str,
     targets: tuple[_Target, ...],
 ) -> Any:
     """Return the jitted function that sets one tensor into its (donated) stack, or makes its array.
@@ -207,19 +219,19 @@ def _encoder(
         stacks: dict[str, Array], tensor: Array, layer: Array
     ) -> tuple[dict[str, Array], Array]:
         is_finite = jnp.isfinite(tensor).all()
-        weight = tensor.T if spec.transposed else tensor
+        weight = tensor.T if transposed else tensor
         if base_dtype is None:
-            arrays: dict[str, Array] = {name: weight.astype(dtype)}
+            arrays: dict[str, Array] = {"": weight.astype(dtype)}
         else:
             codes_and_scales = quantize(weight, base_dtype)
-            arrays = {f"{name}.{suffix}": array for suffix, array in codes_and_scales.items()}
-        if not spec.layers:
+            arrays = {f".{kind}": array for kind, array in codes_and_scales.items()}
+        if not stacked:
             return arrays, is_finite
         updated: dict[str, Array] = {}
-        for array_name, array in arrays.items():
-            stack = stacks[array_name]
-            updated[array_name] = jax.lax.dynamic_update_index_in_dim(stack, array, layer, axis=0)
+        for suffix, array in arrays.items():
+            stack = stacks[suffix]
+            updated[suffix] = jax.lax.dynamic_update_index_in_dim(stack, array, layer, axis=0)
         return updated, is_finite
 
-    shardings = {target.name: target.sharding for target in targets}
+    shardings = {target.suffix: target.sharding for target in targets}
     return jax.jit(encode, donate_argnums=0, out_shardings=(shardings, None))

@@ -40,7 +40,7 @@ from jaxmodpo.policy.compiled_programs import keep_compiled_programs
 from jaxmodpo.policy.mesh import (
     check_heads,
     make_mesh,
-    place_batch,
+    place_microbatch,
     put,
     row_shards,
     sampling_shape,
@@ -111,8 +111,7 @@ class Policy:
         def compute(batch: dict[str, np.ndarray]) -> np.ndarray:
             # Margins and the like would be other arguments, and so another compilation.
             scored = {name: array for name, array in batch.items() if name in SCORED_ARRAYS}
-            on_devices = place_batch(self.mesh, scored, batches.by_rows)
-            microbatch = {name: array[0] for name, array in on_devices.items()}
+            microbatch = place_microbatch(self.mesh, scored, batches.by_rows)
             logps = sequence_logps(
                 self.base,
                 adapter,

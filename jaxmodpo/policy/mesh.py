@@ -218,6 +218,30 @@ def place_batch(
     return {name: put(array, array_shardings[name]) for name, array in batch.items()}
 
 
+def place_microbatch(
+    mesh: Mesh,
+    batch: Mapping[str, np.ndarray],
+    by_rows: Collection[str] | None = None,
+    number: int = 0,
+) -> dict[str, jax.Array]:
+    """Put one of a batch's microbatches on a mesh, as arrays ``[rows, …]``.
+
+    It is cut out here, not on the devices, where that would be a few small programs for each shape
+    of array, which all must be compiled.
+
+    Args:
+        mesh: the devices.
+        batch: as :func:`place_batch`.
+        by_rows: the arrays whose rows are sharded; the others are copied. None: all.
+        number: of the microbatch, from 0.
+    """
+    placed: dict[str, jax.Array] = {}
+    for name, sharding in batch_shardings(mesh, batch, by_rows).items():
+        one = NamedSharding(mesh, PartitionSpec(*sharding.spec[1:]))
+        placed[name] = put(batch[name][number], one)
+    return placed
+
+
 def batch_shardings(
     mesh: Mesh, names: Collection[str], by_rows: Collection[str] | None = None
 ) -> dict[str, NamedSharding]:

@@ -30,6 +30,24 @@ logger = logging.getLogger(__name__)
 logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
 
 
+PART_BYTES = 64 << 20
+"""how large an array is at least that several devices hold and write a part of each"""
+
+
+def _write_small_arrays_whole() -> None:
+    """Let one device write an array of which all have a copy, unless it is large.
+
+    By default Orbax lets each write its part, and compiles a program to cut out each: some hundred
+    of them before the first checkpoint of an adapter on eight devices, which is written in less
+    time than they take.
+    """
+    handler = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=PART_BYTES)
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
+
+
+_write_small_arrays_whole()
+
+
 def _score(metrics: dict[str, float]) -> float:
     return metrics["score"]
 

@@ -14,7 +14,7 @@ from jaxmodpo.data.batches import Batches
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.parameters import Parameters
 from jaxmodpo.parsing import JsonObject
-from jaxmodpo.policy.mesh import place_batch
+from jaxmodpo.policy.mesh import place_microbatch
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.step import LossTerms, as_numbers, evaluation_step, means
 
@@ -93,9 +93,9 @@ def evaluate(problem: Problem, trainable: Parameters, held_out: Batches) -> dict
     """
     sums: LossTerms | None = None
     for step in range(held_out.steps_per_epoch):
-        batch = place_batch(problem.mesh, held_out.at(step), held_out.by_rows)
+        batch = held_out.at(step)
         for number in range(held_out.accumulation):
-            microbatch = {name: array[number] for name, array in batch.items()}
+            microbatch = place_microbatch(problem.mesh, batch, held_out.by_rows, number)
             # Sums, not means: the last microbatch may have fewer rows than the others.
             terms = evaluation_step(trainable, problem.frozen, microbatch, loss=problem.loss)
             sums = terms if sums is None else jax.tree.map(jnp.add, sums, terms)

@@ -21,7 +21,7 @@ from transformers import GenerationConfig, MistralConfig
 
 from jaxmodpo.bench.load import fake_checkpoint
 from jaxmodpo.errors import UserError
-from jaxmodpo.models import quantized, tensors
+from jaxmodpo.models import loading, quantized, tensors
 from jaxmodpo.models.decoder import Decoder, load_decoder, parameter_table, save_decoder
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.model_folder import read_end_tokens, read_model_config
@@ -70,6 +70,14 @@ def test_indexed_files_load_as_the_single_one(folder: Path):
     shard(folder)
     for name, array in arrays(load_decoder(folder, "float32")).items():
         np.testing.assert_array_equal(array, single[name])
+
+
+def test_parameters_of_one_shape_share_the_program_that_loads_them(folder: Path):
+    loading._encoder.cache_clear()
+    model = load_decoder(folder)
+    table = parameter_table(model.config)
+    shapes = {(spec.shape, spec.transposed) for spec in table.values()}
+    assert loading._encoder.cache_info().misses == len(shapes) < len(table)
 
 
 def test_bfloat16_and_float32_come_from_either(folder: Path):

@@ -13,7 +13,14 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.models.axes import MESH_AXES
 from jaxmodpo.models.decoder_config import DecoderConfig
 from jaxmodpo.models.parameters import Spec
-from jaxmodpo.policy.mesh import check_heads, default_shape, make_mesh, place_batch, shardings
+from jaxmodpo.policy.mesh import (
+    check_heads,
+    default_shape,
+    make_mesh,
+    place_batch,
+    place_microbatch,
+    shardings,
+)
 
 
 def machine(data: int, fsdp: int, tensor: int) -> jax.sharding.AbstractMesh:
@@ -105,4 +112,14 @@ def test_a_batch_goes_to_rows_and_everywhere():
     batch = {"tokens": np.zeros((2, 4, 3), np.int32), "row_weights": np.ones((2, 3), np.float32)}
     placed = place_batch(mesh, batch, ("tokens",))
     assert placed["tokens"].sharding == NamedSharding(mesh, PartitionSpec(None, ("data", "fsdp")))
+    assert placed["row_weights"].sharding.is_fully_replicated
+
+
+def test_one_microbatch_goes_where_its_part_of_the_batch_would():
+    mesh = make_mesh()
+    tokens = np.arange(24, dtype=np.int32).reshape(2, 4, 3)
+    batch = {"tokens": tokens, "row_weights": np.ones((2, 3), np.float32)}
+    placed = place_microbatch(mesh, batch, ("tokens",), number=1)
+    np.testing.assert_array_equal(placed["tokens"], tokens[1])
+    assert placed["tokens"].sharding == NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
     assert placed["row_weights"].sharding.is_fully_replicated
