@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +22,25 @@ Key = TypeVar("Key")
 """what one call of a run asks for"""
 
 # To import everything takes two seconds, which a process that was forked off one that has done so
-# does not need.
+# does not need. Python's garbage collector leaves what is frozen alone, and so the forks share it.
 FORKS = """
-import json, os, sys
+import gc, json, os, sys
+import httpcore2, tyro
+import jaxmodpo.endpoints.bounded, jaxmodpo.flags.parse
 from jaxmodpo import cli
+gc.freeze()
 for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         os.dup2(2, 1)
+        ending = 1
         try:
             cli.main(json.loads(line))
+            ending = 0
+        except SystemExit as error:
+            ending = int(error.code or 0)
         finally:
-            os._exit(0)
+            os._exit(ending)
     print(pid, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
@@ -101,6 +109,17 @@ class Runs:
         time.sleep(pause)
         # It must have been under way, and not have ended by itself.
         assert self.kill_fork(pid) == -signal.SIGKILL, self.newest_output()
+
+    def finish(self, arguments: list[str], seconds: float = 300) -> int:
+        """Let a command end by itself, and return with what it ended; after so many seconds it is
+        killed.
+        """
+        late = threading.Timer(seconds, os.kill, (self.fork(arguments), signal.SIGKILL))
+        late.start()
+        try:
+            return self._number()
+        finally:
+            late.cancel()
 
     def newest_output(self) -> str:
         """Return the end of what the commands have printed."""

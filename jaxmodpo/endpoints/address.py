@@ -82,7 +82,9 @@ def checked_key(base_url: str, api_key_env: str, *, texts: str, allowed: bool, f
     return key
 
 
-def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) -> Any:
+def make_client(
+    base_url: str, key: str, *, timeout: float, max_retries: int, certificates: Any = True
+) -> Any:
     """Make an endpoint's client of the ``openai`` package.
 
     Args:
@@ -90,6 +92,7 @@ def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) ->
         key: may be empty.
         timeout: of one attempt, from its beginning to the answer's last byte, in seconds.
         max_retries: of a call, by the client itself.
+        certificates: of :func:`http_client`.
     """
     from openai import OpenAI
 
@@ -98,7 +101,7 @@ def make_client(base_url: str, key: str, *, timeout: float, max_retries: int) ->
         api_key=key or "none",
         timeout=timeout,
         max_retries=max_retries,
-        http_client=http_client(base_url, timeout),
+        http_client=http_client(base_url, timeout, certificates),
     )
 
 

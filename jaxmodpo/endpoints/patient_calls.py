@@ -154,13 +154,19 @@ class PatientCalls:
     limit: TokenLimit = field(init=False)
 
     def __post_init__(self) -> None:
+        self._certificates = _certificates()
         # Attempts are counted here, so that the client makes none of its own.
-        self.client = make_client(self.base_url, self.key, timeout=self.timeout, max_retries=0)
+        self.client = make_client(
+            self.base_url,
+            self.key,
+            timeout=self.timeout,
+            max_retries=0,
+            certificates=self._certificates,
+        )
         self.limit = TokenLimit(self.base_url, self.limit_name)
         self._stop = threading.Event()
         self._limiter = Limiter(self.max_concurrency, self._stop)
         self._threads = threading.local()
-        self._certificates = _certificates()
 
     def run_all(self, items: Iterator[Item], work: Callable[[Item], None]) -> None:
         """Do ``work``, which calls :meth:`run`, on every item, on a bounded number of threads.

@@ -125,7 +125,7 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
             )
         stored, before = held(killed), len(server.calls)
         assert CALLS // 2 < len(stored) < CALLS
-        assert runs.start(arguments).wait(300) == 0, runs.newest_output()
+        assert runs.finish(arguments) == 0, runs.newest_output()
         assert not {marked(call.prompt) for call in server.calls[before:]} & stored
         assert len(held(killed)) == CALLS
         # Answers that were under way at a kill are the only ones that were given twice.
@@ -133,7 +133,7 @@ def test_twenty_kills_during_five_thousand_calls_lose_no_vote_and_ask_none_again
         assert again <= KILLS * CONCURRENCY and len(server.answered) == CALLS
         manifest = read_json(killed / "out" / "manifest.json")
         assert manifest["results"]["votes_valid"] == manifest["results"]["spent"]["calls"] == CALLS
-        assert runs.start(command(whole, server.url)).wait(300) == 0, runs.newest_output()
+        assert runs.finish(command(whole, server.url)) == 0, runs.newest_output()
     runs.close()
     assert outputs(killed) == outputs(whole) and len(outputs(whole)) == 2
     with (

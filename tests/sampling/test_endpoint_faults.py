@@ -228,7 +228,7 @@ def test_kills_lose_no_reply_and_ask_for_none_again(tmp_path):
             )
         stored, before = held(tmp_path), len(server.calls)
         assert REPLIES // 3 < len(stored) < REPLIES
-        assert runs.start(arguments).wait(120) == 0, runs.newest_output()
+        assert runs.finish(arguments) == 0, runs.newest_output()
         assert not {_question(call.prompt) for call in server.calls[before:]} & stored
         again = sum(times - 1 for times in server.answered.values())
         assert again <= KILLS * CONCURRENCY and len(server.answered) == REPLIES
