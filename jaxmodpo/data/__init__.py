@@ -8,8 +8,8 @@ In the order in which a pair goes through it:
   and ``controls.py`` keeps what a person wrote from being read as a control token.
 - ``replies.py`` tokenizes every reply once and numbers what is compared; ``comparisons.py`` makes
   an example of each question, and ``examples.py`` holds them as arrays.
-- ``grouping.py`` and ``packing.py`` decide which examples meet and where their tokens lie, and
-  ``batches.py`` hands out the batches.
+- ``grouping.py`` and ``exchanges.py`` decide which examples meet, ``packing.py`` and
+  ``row_lengths.py`` where their tokens lie, and ``batches.py`` hands out the batches.
 
 The first batch of a file of pairs::
 

@@ -2,11 +2,11 @@
 
 An update has exactly ``batch_size × accumulation`` examples, cut into microbatches. Every
 microbatch of a run has one fixed shape, so that the step compiles once; packed rows of a long run
-may have one of a few lengths. *Padded*, each sequence has
-a row of its own. *Packed*, sequences lie end to end in rows, marked by segment numbers; examples
-are grouped so that microbatches hold about equally many tokens, and the rows are as long as the
-fullest one needs. An example's sequences (a question's replies) are always in the same microbatch,
-though not in the same row; a place for a sequence that an example does not have takes no room.
+may have one of a few lengths. *Padded*, each sequence has a row of its own. *Packed*, sequences lie
+end to end in rows, marked by segment numbers; examples are grouped so that microbatches hold about
+equally many tokens and fill rows evenly, and the rows are as long as the fullest one needs. An
+example's sequences (a question's replies) are always in the same microbatch, though not in the same
+row; a place for a sequence that an example does not have takes no room.
 
 Everything is a function of the seed and the update's number: the iterator's state is one number,
 and no batch has to be replayed to find another. Nothing here depends on the devices but the number
@@ -29,6 +29,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmodpo.data.examples import Examples
+from jaxmodpo.data.exchanges import exchanged
 from jaxmodpo.data.grouping import balanced_microbatches, balanced_updates, epoch_order
 from jaxmodpo.data.packing import ROW_COUNTS, SEQUENCES_OF_ROW, Packing, pack
 from jaxmodpo.progress import Progress
@@ -48,7 +49,7 @@ SCORED_ARRAYS = tuple(name for name in LAYOUT_ARRAYS if name != "sequence_number
 """what scoring needs of a batch, packed or padded: nothing by which dropout is drawn"""
 
 WINDOW = 64
-"""updates among which examples are exchanged to even out the number of tokens"""
+"""updates among which examples are exchanged to even out tokens and rows"""
 
 
 @dataclass(frozen=True)
@@ -212,8 +213,10 @@ class Batches:
         filled = np.concatenate([order, empty_places])
         if self.batching == "padded":
             return filled.reshape(self.steps_per_epoch, self.accumulation, self._batch_size)
-        # A place that is empty (−1) reads the last length, which is 0.
-        lengths = np.append(self.examples.lengths.sum(1), 0)
+        # A place that is empty (−1) reads the last example, which has no tokens.
+        no_sequences = np.zeros_like(self.examples.lengths[:1])
+        sizes = np.concatenate([self.examples.lengths, no_sequences])
+        lengths = sizes.sum(1)
         generator = np.random.default_rng([self.seed, epoch, 1])
         full_updates = len(order) // size
         groups = []
@@ -229,7 +232,9 @@ class Batches:
         # Room for twice the average: a microbatch of many short examples balances one of few long
         # ones.
         capacity = min(size, 2 * self._batch_size)
-        return balanced_microbatches(updates, lengths, self.accumulation, capacity, generator)
+        members = balanced_microbatches(updates, lengths, self.accumulation, capacity, generator)
+        evened = exchanged(members[:full_updates], sizes, WINDOW, generator)
+        return np.concatenate([evened, members[full_updates:]])
 
     def _all_members(self) -> np.ndarray:
         """Return the members of every update of the run, ``[steps, accumulation, P]``, P as small

@@ -2,8 +2,9 @@
 which number.
 
 What is packed: the sequences of one microbatch, into that microbatch's rows. Which examples share a
-microbatch was decided before (``data/grouping.py``), and no sequence ever moves to another. A row
-holds sequences end to end, so that little of a batch is padding. In a row of three, with L = 12::
+microbatch was decided before (``data/grouping.py``, ``data/exchanges.py``), and no sequence ever
+moves to another. A row holds sequences end to end, so that little of a batch is padding. In a row
+of three, with L = 12::
 
     tokens     a a a a b b b c c c c .
     segments   1 1 1 1 2 2 2 3 3 3 3 0      a segment number tells attention where a sequence ends
@@ -33,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmodpo.data.row_lengths import row_lengths
+from jaxmodpo.data.row_lengths import price, row_lengths
 
 RESTARTS = 8
 """tries at filling rows, each in another order of the sequences"""
@@ -99,12 +100,9 @@ def pack(
         needed = loads.reshape(-1, microbatches * rows).max(1)
         lengths = row_lengths(needed, most_lengths, cost, microbatches)
         # Every row is computed as long as it is: padding is paid for like tokens.
-        distinct, counts = np.unique(lengths, return_counts=True)
-        price = 0.0
-        for length, count in zip(distinct, counts, strict=True):
-            price += rows * int(count) * int(length) * cost(int(length))
-        if best is None or price < best.price:
-            best = _Attempt(price, rows, lengths, row)
+        run_price = rows * price(lengths, cost, microbatches)
+        if best is None or run_price < best.price:
+            best = _Attempt(run_price, rows, lengths, row)
     assert best is not None, "no number of rows to try"
     return _laid_out(sizes, best.rows, best.lengths, best.row)
 

@@ -56,7 +56,7 @@ def row_lengths(
     # All updates as long as the longest, and nothing compiled besides.
     best = distinct[-1:]
     best_price = prices[-1] * updates
-    compiling = MICROBATCHES_OF_COMPILING / microbatches * prices[-1]
+    compiling = _compiling(float(prices[-1]), microbatches)
     for further in range(1, most):
         for shorter in itertools.combinations(range(len(distinct) - 1), further):
             chosen = np.array([*shorter, len(distinct) - 1])
@@ -67,3 +67,22 @@ def row_lengths(
                 best = distinct[chosen]
                 best_price = price
     return best[np.searchsorted(best, lengths)]
+
+
+def price(lengths: np.ndarray, cost: Callable[[int], float], microbatches: int = 1) -> float:
+    """Return what a row of all updates costs, and what compiling further lengths does.
+
+    Args:
+        lengths: ``[U]`` tokens of each update's rows.
+        cost: as in :func:`row_lengths`.
+        microbatches: of an update.
+    """
+    distinct, counts = np.unique(lengths, return_counts=True)
+    prices = np.array([length * cost(int(length)) for length in distinct])
+    further = len(distinct) - 1
+    return float((prices * counts).sum()) + further * _compiling(float(prices[-1]), microbatches)
+
+
+def _compiling(longest_price: float, microbatches: int) -> float:
+    """Return what compiling a further length costs, given the price of the longest row."""
+    return MICROBATCHES_OF_COMPILING / microbatches * longest_price

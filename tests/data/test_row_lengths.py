@@ -45,8 +45,9 @@ def test_every_update_gets_the_shortest_chosen_length_that_holds_it_and_none_is_
     ("questions", "replies", "batch_size", "accumulation", "devices", "before", "after"),
     [
         (600, 5, 2, 1, 1, 0.23, 0.07),
-        (4000, 2, 8, 1, 8, 0.17, 0.125),
-        (2000, 2, 4, 4, 1, 0.07, 0.04),
+        (1000, 2, 8, 1, 8, 0.20, 0.085),
+        (2048, 2, 8, 4, 8, 0.13, 0.09),
+        (2000, 2, 4, 4, 1, 0.07, 0.035),
     ],
 )
 def test_few_questions_a_device_waste_less_in_rows_of_several_lengths(
