@@ -16,7 +16,8 @@ class Chip:
 
     Attributes:
         name: as people say it.
-        kind: as JAX says it.
+        kinds: as JAX says it, which has several names for some, depending on its version and on
+            whether the device is there.
         flops: dense bfloat16 operations a second.
         hbm_gib: memory, GiB.
         bandwidth: memory bytes a second.
@@ -25,7 +26,7 @@ class Chip:
     """
 
     name: str
-    kind: str
+    kinds: list[str]
     flops: Positive
     hbm_gib: Positive
     bandwidth: Positive
@@ -52,8 +53,26 @@ def chips() -> tuple[Chip, ...]:
 
 
 def chip_of(kind: str) -> Chip | None:
-    """Return the chip that JAX calls ``kind``, or None."""
-    return next((chip for chip in chips() if chip.kind == kind), None)
+    """Return the chip that JAX calls ``kind``, or None.
+
+    Names are compared whole, whatever their capitals and spaces, and with or without the vendor,
+    which old drivers leave out. A name that only begins like a known one is another chip: an
+    ``NVIDIA H200 NVL`` has other figures, and an ``NVIDIA H100 80GB HBM3 MIG 1g.10gb`` is an eighth
+    of one.
+    """
+    return _chips_by_kind().get(_normalized(kind))
+
+
+@functools.cache
+def _chips_by_kind() -> dict[str, Chip]:
+    return {_normalized(kind): chip for chip in chips() for kind in chip.kinds}
+
+
+def _normalized(kind: str) -> str:
+    words = kind.casefold().split()
+    if words[:1] == ["nvidia"]:
+        words = words[1:]
+    return " ".join(words)
 
 
 def peak_flops(kind: str) -> float | None:

@@ -184,6 +184,43 @@ def test_known_chips_have_numbers_and_unknown_ones_none():
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("NVIDIA H200", "H200 SXM"),
+        ("NVIDIA H200 141GB HBM3e", "H200 SXM"),
+        ("NVIDIA H200 NVL", "H200 NVL"),
+        ("NVIDIA H100 80GB HBM3", "H100 SXM"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB"),
+        ("A100-SXM4-40GB", "A100 40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100 PCIe"),
+        ("A100 80GB", "A100 PCIe"),
+        ("NVIDIA B200", "B200"),
+        ("NVIDIA GB200", "GB200"),
+        ("TPU v5 lite", "TPU v5e"),
+        ("TPU v5p", "TPU v5p"),
+        ("NVIDIA  H100 80gb HBM3 ", "H100 SXM"),
+        # A part of a chip, and chips that only begin like one that is known.
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("NVIDIA H100", None),
+        ("NVIDIA GH200 480GB", None),
+        ("TPU v5 litepod", None),
+        ("", None),
+    ],
+)
+def test_a_chip_is_known_by_every_name_that_jax_has_for_it_and_by_no_other(kind, name):
+    chip = chip_of(kind)
+    assert (chip.name if chip else None) == name
+
+
+def test_no_two_chips_have_a_name_in_common():
+    kinds = [kind.casefold() for chip in chips() for kind in chip.kinds]
+    names = [chip.name for chip in chips()]
+    assert len(set(kinds)) == len(kinds) and len(set(names)) == len(names)
+
+
 def test_the_roofline_is_what_arithmetic_says():
     chip = chip_of("TPU v5 lite")
     assert chip is not None
