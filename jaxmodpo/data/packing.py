@@ -45,6 +45,10 @@ FULLEST_SHARE = 5
 FURTHER_RESTARTS = 96
 """tries at filling the rows of those"""
 
+TRIED_AT_ONCE = 4096
+"""microbatches times tries that are packed side by side: enough for NumPy's calls to be few, and
+little memory"""
+
 ROW_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """numbers of rows that are tried, as multiples of the devices that share them"""
 
@@ -159,21 +163,38 @@ def _best_of(sizes: np.ndarray, rows: int, noise: np.ndarray) -> tuple[np.ndarra
     every_microbatch = np.arange(len(sizes))
     best_row = np.zeros(sizes.shape, np.int64)
     best_loads = np.full((len(sizes), rows), np.iinfo(np.int64).max)
-    for change in noise:
-        row = np.zeros(sizes.shape, np.int64)
-        loads = np.zeros((len(sizes), rows), np.int64)
-        varied_sizes = sizes * (1 + change)
-        longest_first = np.argsort(-varied_sizes, axis=1, kind="stable")
-        # All microbatches side by side: the loop runs over the sequences of one, not of the run.
-        for sequence in longest_first.T:
-            emptiest = loads.argmin(1)
-            row[every_microbatch, sequence] = emptiest
-            loads[every_microbatch, emptiest] += sizes[every_microbatch, sequence]
+    at_once = max(1, TRIED_AT_ONCE // len(sizes))
+    for first in range(0, len(noise), at_once):
+        row, loads = _tries(sizes, rows, noise[first : first + at_once])
         # Each microbatch for itself: one try is the best for some of them and another for others.
-        is_better = loads.max(1) < best_loads.max(1)
-        best_row[is_better] = row[is_better]
-        best_loads[is_better] = loads[is_better]
+        fullest_rows = loads.max(2)
+        shortest = fullest_rows.argmin(0)
+        is_better = fullest_rows[shortest, every_microbatch] < best_loads.max(1)
+        best_row[is_better] = row[shortest, every_microbatch][is_better]
+        best_loads[is_better] = loads[shortest, every_microbatch][is_better]
     return best_row, best_loads
+
+
+def _tries(sizes: np.ndarray, rows: int, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fill every microbatch's rows once for each of the tries' factors, ``[R, N]``.
+
+    Returns:
+        The row of each sequence ``[R, M, N]``, and the tokens of each row ``[R, M, rows]``.
+    """
+    tries = len(noise)
+    microbatches, places = sizes.shape
+    varied_sizes = sizes * (1 + noise[:, None])
+    longest_first = np.argsort(-varied_sizes, axis=2, kind="stable").reshape(-1, places)
+    every_try = np.arange(tries * microbatches)
+    microbatch_of_try = np.tile(np.arange(microbatches), tries)
+    row = np.zeros((tries * microbatches, places), np.int64)
+    loads = np.zeros((tries * microbatches, rows), np.int64)
+    # All tries of all microbatches side by side: the loop runs over the sequences of one.
+    for sequence in longest_first.T:
+        emptiest = loads.argmin(1)
+        row[every_try, sequence] = emptiest
+        loads[every_try, emptiest] += sizes[microbatch_of_try, sequence]
+    return row.reshape(tries, microbatches, places), loads.reshape(tries, microbatches, rows)
 
 
 def _laid_out(sizes: np.ndarray, rows: int, lengths: np.ndarray, row: np.ndarray) -> Packing:
