@@ -123,7 +123,8 @@ def _area_of(figure: Figure) -> Bbox:
         FigureCanvasSVG(figure)
         figure.set_dpi(72)
         _lay_out(figure)
-        figure.set_layout_engine("none")
+        # None, and not "none": with a placeholder for an engine, saving draws the figure once more.
+        figure.set_layout_engine(None)
         # A long name makes the picture larger, and is not cut at its edge.
         return figure.get_tightbbox().padded(0.05)
 
