@@ -128,6 +128,33 @@ class Attention:
         # kernels' results have names of their own, and would be kept twice under this one.
         return checkpoint_name(out_BTHC, KEPT_ATTENTION) if implementation == "xla" else out_BTHC
 
+    def at_places(
+        self,
+        q_BKHC: Array,
+        k_BTHC: Array,
+        v_BTHC: Array,
+        *,
+        segments_BK: Array,
+        segments_BT: Array,
+    ) -> Array:
+        """Return ``[B, K, H, C]``: what K places of a row's T see, both ways, in their segments.
+
+        By XLA everywhere: the kernels want as many queries as keys, and a few queries' scores are
+        small.
+
+        Args:
+            q_BKHC: queries.
+            k_BTHC: keys, as many heads.
+            v_BTHC: values.
+            segments_BK: of the queries.
+            segments_BT: of keys and values.
+        """
+        sees_BKT = segments_BK[:, :, None] == segments_BT[:, None, :]
+        out_BKHC = jax.nn.dot_product_attention(
+            q_BKHC, k_BTHC, v_BTHC, mask=sees_BKT[:, None], implementation="xla"
+        )
+        return checkpoint_name(out_BKHC, KEPT_ATTENTION)
+
     def choose(self, head_width: int, dtype: Any) -> Implementation:
         """Return the implementation for heads of this width and arrays of this type."""
         types_of_16_bits = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))

@@ -52,6 +52,13 @@ class Draws(NamedTuple):
             sequences = jnp.arange(rows)[:, None]
         return cls(key, jnp.broadcast_to(sequences, shape), jnp.broadcast_to(positions, shape))
 
+    def at(self, places_BK: Array) -> Draws:
+        """Return the draws of some places' tokens, ``[B, K]``, of draws of rows, ``[B, T]``."""
+        return self._replace(
+            sequences=jnp.take_along_axis(self.sequences, places_BK, axis=1),
+            positions=jnp.take_along_axis(self.positions, places_BK, axis=1),
+        )
+
     def numbered(self, number: ArrayLike) -> Draws:
         """Return other draws for the same tokens: of another layer or another projection."""
         return self._replace(key=jax.random.fold_in(self.key, number))

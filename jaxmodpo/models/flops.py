@@ -90,24 +90,48 @@ def encoder_recomputed(config: RobertaConfig, lengths: np.ndarray, remat: Remat)
     return total
 
 
+FIRST_TOKEN_PRODUCTS = ("layers.query", "layers.output", "layers.up", "layers.down")
+"""what an encoder's last layer computes of a text's first token alone, for a classification head"""
+
+
 def encoder_forward(config: RobertaConfig, lengths: np.ndarray) -> float:
-    """Return the operations of an encoder's forward pass; its training needs three times as
-    many.
+    """Return the operations of an encoder's forward pass over texts of these lengths, in tokens;
+    its training needs three times as many.
+
+    A classification head reads each text's first token, so that the last layer computes keys and
+    values of all tokens and the rest of the first. A packed row may be given as one text: what the
+    other texts' first tokens add is less than a thousandth.
     """
     sizes = np.asarray(lengths, np.float64).ravel()
-    weights = 0.0
-    for spec in encoder_table(config).values():
-        if is_projection(spec):
-            weights += float(np.prod(spec.shape))
-    return 2 * weights * float(np.sum(sizes)) + _encoder_attention(config, sizes)
+    of_all_tokens = 0.0
+    of_first_tokens = 0.0
+    for name, spec in encoder_table(config).items():
+        if not is_projection(spec):
+            continue
+        layers, inputs, outputs = spec.shape
+        if name in FIRST_TOKEN_PRODUCTS:
+            of_all_tokens += 2.0 * _whole_layers(config) * inputs * outputs
+            of_first_tokens += 2.0 * (layers - _whole_layers(config)) * inputs * outputs
+        else:
+            of_all_tokens += 2.0 * layers * inputs * outputs
+    products = of_all_tokens * float(np.sum(sizes)) + of_first_tokens * np.count_nonzero(sizes)
+    return products + _encoder_attention(config, sizes)
+
+
+def _whole_layers(config: RobertaConfig) -> int:
+    """Return how many layers are computed of all tokens."""
+    return config.num_hidden_layers - (config.head == "classification")
 
 
 def _encoder_attention(config: RobertaConfig, lengths: np.ndarray) -> float:
     """Return the forward operations of scores and mixtures: every token sees every other, so that
-    no half is left out.
+    no half is left out; where the first alone is computed it sees all.
     """
-    squares = float(np.sum(np.asarray(lengths, np.float64) ** 2))
-    return 4.0 * config.num_hidden_layers * config.hidden_size * squares
+    sizes = np.asarray(lengths, np.float64)
+    whole = _whole_layers(config)
+    pairs = whole * float(np.sum(sizes**2))
+    pairs += (config.num_hidden_layers - whole) * float(np.sum(sizes))
+    return 4.0 * config.hidden_size * pairs
 
 
 def encoder_token_cost(config: RobertaConfig, row_length: int) -> float:

@@ -22,7 +22,7 @@ gradient is the same: the same operations on the same inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import jax
@@ -86,6 +86,35 @@ def rematerialized(block: Callable[..., Any], remat: Remat) -> Callable[..., Any
         return block(checkpoint_name(x, _LAYER_INPUT), layer)
 
     return jax.checkpoint(with_named_input, policy=to_host)
+
+
+def rematerialized_by_number(block: Callable[..., Any], remat: Remat) -> Callable[..., Any]:
+    """Return the body of a scan over layers' numbers, under a policy.
+
+    Args:
+        block: computes one layer from what the layer before it gave, an array, and the layer's
+            number, by which it takes its weights (:func:`layer_of`).
+        remat: the policy.
+    """
+    if remat == "none":
+        # Kept, the weights of all layers would be copied; they lie in the stack anyway. In a scan
+        # nothing has to keep XLA from sharing what both passes compute.
+        return jax.checkpoint(block, policy=_keeps_all_but_weights, prevent_cse=False)
+    return rematerialized(block, remat)
+
+
+def layer_of(stacked: Mapping[str, jax.Array], number: jax.Array) -> dict[str, jax.Array]:
+    """Return one layer's arrays, of arrays that are stacked along their first axis."""
+    layer: dict[str, jax.Array] = {}
+    for name, array in stacked.items():
+        layer[name] = jax.lax.dynamic_index_in_dim(array, number, keepdims=False)
+    return layer
+
+
+def _keeps_all_but_weights(primitive: Any, *inputs: Any, **parameters: Any) -> bool:
+    """Say of an operation's results whether ``none`` keeps them, where layers go by numbers."""
+    # The two that take a layer out of a stack.
+    return primitive.name not in ("dynamic_slice", "squeeze")
 
 
 def _keeps_attention(primitive: Any, *inputs: Any, **parameters: Any) -> bool:

@@ -20,10 +20,11 @@ from jax import Array
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.dropout import Draws, dropped
+from jaxmodpo.models.gelu import gelu
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialize, stacked_layers
-from jaxmodpo.models.remat import Remat, rematerialized
+from jaxmodpo.models.remat import Remat, layer_of, rematerialized, rematerialized_by_number
 from jaxmodpo.models.roberta_config import RobertaConfig
 
 
@@ -166,17 +167,13 @@ class Roberta(nnx.Module):
         """
         weights = self._weights()
         rows = _one_a_row(tokens_BT, lengths_B, dropout_key, sequences_B1)
-        hidden_BTD = self._encode(weights, rows, remat)
         if self.config.head == "classification":
             # The first token, <s>, stands for the whole text.
-            draws = rows.draws
-            if draws is not None:
-                draws = draws._replace(
-                    sequences=draws.sequences[:, 0], positions=draws.positions[:, 0]
-                )
-            out = self._classified(weights, hidden_BTD[:, 0], draws)
+            firsts_B1 = jnp.zeros((len(tokens_BT), 1), jnp.int32)
+            out = self._classified(weights, rows, firsts_B1, remat)[:, 0]
         else:
-            dense_BTD = _gelu(_linear(hidden_BTD, weights, "head.dense"))
+            hidden_BTD = self._encode(weights, rows, remat)
+            dense_BTD = gelu(_linear(hidden_BTD, weights, "head.dense"))
             normed_BTD = _layer_norm(dense_BTD, weights, "head.norm", self.config.layer_norm_eps)
             out = normed_BTD @ weights["embed"].T + weights["head.out.bias"]
         return out.astype(jnp.float32)
@@ -206,21 +203,13 @@ class Roberta(nnx.Module):
         segments_BT = batch["segments"]
         positions_BT = batch["positions"]
         draws = Draws.of_rows(dropout_key, sequences_BT, positions_BT, tokens_BT.shape)
-        hidden_BTD = self._encode(
-            weights, _Rows(tokens_BT, segments_BT, positions_BT, draws), remat
-        )
         is_of_segment_BKT = segments_BT[:, None] == batch["segment_numbers"][:, None]
         # The first place that is the segment's, where its <s> lies; 0 where there is no such
         # segment. Places of real segments differ, and the others' gradients are zeros, so that the
         # order in which a gather's gradient is added up changes nothing.
         firsts_BK = jnp.argmax(is_of_segment_BKT, axis=-1)
-        first_BKD = jnp.take_along_axis(hidden_BTD, firsts_BK[..., None], axis=1)
-        if draws is not None:
-            draws = draws._replace(
-                sequences=jnp.take_along_axis(draws.sequences, firsts_BK, axis=1),
-                positions=jnp.take_along_axis(draws.positions, firsts_BK, axis=1),
-            )
-        return self._classified(weights, first_BKD, draws).astype(jnp.float32)
+        rows = _Rows(tokens_BT, segments_BT, positions_BT, draws)
+        return self._classified(weights, rows, firsts_BK, remat).astype(jnp.float32)
 
     def rewards(
         self,
@@ -238,21 +227,27 @@ class Roberta(nnx.Module):
     def _weights(self) -> dict[str, Array]:
         return {name: variable[...] for name, variable in self.parameters.items()}
 
-    def _classified(self, weights: dict[str, Array], first_D: Array, draws: Draws | None) -> Array:
-        """Return the classification head's output, ``[..., N]``, for texts' first hidden states,
-        ``[..., D]``.
+    def _classified(
+        self, weights: dict[str, Array], rows: _Rows, firsts_BK: Array, remat: Remat
+    ) -> Array:
+        """Return the classification head's output, ``[B, K, N]``, for the texts that begin at
+        these places of their rows.
         """
+        x_BTD = self._encode(weights, rows, remat, self.config.num_hidden_layers - 1)
+        # Nobody reads what the last layer makes of the other tokens.
+        first_BKD = self._last_layer(weights, x_BTD, rows, firsts_BK, remat)
+        draws = None if rows.draws is None else rows.draws.at(firsts_BK)
         rate = self.config.classifier_dropout
-        first_D = self._dropout(first_D, draws, -2, rate)
-        dense_D = jnp.tanh(_linear(first_D, weights, "head.dense"))
-        dense_D = self._dropout(dense_D, draws, -3, rate)
-        return _linear(dense_D, weights, "head.out")
+        first_BKD = self._dropout(first_BKD, draws, -2, rate)
+        dense_BKD = jnp.tanh(_linear(first_BKD, weights, "head.dense"))
+        dense_BKD = self._dropout(dense_BKD, draws, -3, rate)
+        return _linear(dense_BKD, weights, "head.out")
 
-    def _encode(self, weights: dict[str, Array], rows: _Rows, remat: Remat) -> Array:
-        """Return the last hidden states, ``[B, T, D]``."""
+    def _encode(
+        self, weights: dict[str, Array], rows: _Rows, remat: Remat, layers: int | None = None
+    ) -> Array:
+        """Return the hidden states, ``[B, T, D]``, after the first ``layers``, by default all."""
         config = self.config
-        batch, time = rows.tokens_BT.shape
-        draws = rows.draws
         # Where fairseq began: padding has the position of the padding token's own number, and the
         # text begins after it. A position from 0 would read another row of the table.
         padding_position = config.pad_token_id
@@ -262,35 +257,77 @@ class Roberta(nnx.Module):
         # All tokens are of type 0: a pair's two texts are told apart by </s></s> alone.
         token_BTD = weights["embed"][rows.tokens_BT]
         x_BTD = token_BTD + weights["positions"][table_positions_BT] + weights["types"][0]
-        norm = functools.partial(_layer_norm, epsilon=config.layer_norm_eps)
-        normed_BTD = norm(x_BTD, weights, "embed_norm")
-        x_BTD = self._dropout(normed_BTD, draws, -1)
+        normed_BTD = _layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps)
+        x_BTD = self._dropout(normed_BTD, rows.draws, -1)
 
-        def block(x_BTD: Array, layer: tuple[dict[str, Array], Array]) -> tuple[Array, None]:
-            layer_weights, number = layer
-            heads_shape = (batch, time, config.num_attention_heads, -1)
-            q_BTHC = _linear(x_BTD, layer_weights, "query").reshape(heads_shape)
-            k_BTHC = _linear(x_BTD, layer_weights, "key").reshape(heads_shape)
-            v_BTHC = _linear(x_BTD, layer_weights, "value").reshape(heads_shape)
+        stacked = stacked_layers(weights)
+
+        def block(x_BTD: Array, number: Array) -> tuple[Array, None]:
+            layer = layer_of(stacked, number)
+            k_BTHC, v_BTHC = self._keys_and_values(layer, x_BTD)
+            q_BTHC = self._heads(_linear(x_BTD, layer, "query"))
             # An encoder sees both ways: padding too is a segment of its own.
             mixed_BTHC = self.attention(
                 q_BTHC, k_BTHC, v_BTHC, causal=False, segments_BT=rows.segments_BT
             )
-            mixed_BTD = mixed_BTHC.reshape(x_BTD.shape)
-            attended_BTD = _linear(mixed_BTD, layer_weights, "output")
-            attended_BTD = self._dropout(attended_BTD, draws, 2 * number)
-            # RoBERTa norms after each sum, as the first transformers did; a decoder before.
-            x_BTD = norm(x_BTD + attended_BTD, layer_weights, "attention_norm")
-            inner = _gelu(_linear(x_BTD, layer_weights, "up"))
-            fed_BTD = _linear(inner, layer_weights, "down")
-            fed_BTD = self._dropout(fed_BTD, draws, 2 * number + 1)
-            x_BTD = norm(x_BTD + fed_BTD, layer_weights, "output_norm")
-            return x_BTD, None
+            return self._rest_of_layer(layer, number, x_BTD, mixed_BTHC, rows.draws), None
 
-        body = rematerialized(block, remat)
-        numbered_layers = (stacked_layers(weights), jnp.arange(config.num_hidden_layers))
-        x_BTD, _ = jax.lax.scan(body, x_BTD, numbered_layers)
+        # By number, and not over the arrays themselves: a part of a stack would have to be copied.
+        numbers = jnp.arange(config.num_hidden_layers if layers is None else layers)
+        x_BTD, _ = jax.lax.scan(rematerialized_by_number(block, remat), x_BTD, numbers)
         return x_BTD
+
+    def _last_layer(
+        self, weights: dict[str, Array], x_BTD: Array, rows: _Rows, places_BK: Array, remat: Remat
+    ) -> Array:
+        """Return the last layer's hidden states, ``[B, K, D]``, at some places of each row: they
+        see all places, so that keys and values alone are those of all.
+        """
+        number = self.config.num_hidden_layers - 1
+
+        def block(x_BTD: Array, layer: dict[str, Array]) -> tuple[Array, None]:
+            k_BTHC, v_BTHC = self._keys_and_values(layer, x_BTD)
+            x_BKD = jnp.take_along_axis(x_BTD, places_BK[..., None], axis=1)
+            q_BKHC = self._heads(_linear(x_BKD, layer, "query"))
+            segments_BK = jnp.take_along_axis(rows.segments_BT, places_BK, axis=1)
+            mixed_BKHC = self.attention.at_places(
+                q_BKHC, k_BTHC, v_BTHC, segments_BK=segments_BK, segments_BT=rows.segments_BT
+            )
+            draws = None if rows.draws is None else rows.draws.at(places_BK)
+            return self._rest_of_layer(layer, number, x_BKD, mixed_BKHC, draws), None
+
+        layer = {name: array[number] for name, array in stacked_layers(weights).items()}
+        x_BKD, _ = rematerialized(block, remat)(x_BTD, layer)
+        return x_BKD
+
+    def _keys_and_values(self, layer: dict[str, Array], x_BTD: Array) -> tuple[Array, Array]:
+        keys = self._heads(_linear(x_BTD, layer, "key"))
+        values = self._heads(_linear(x_BTD, layer, "value"))
+        return keys, values
+
+    def _heads(self, x_BTD: Array) -> Array:
+        batch, time, width = x_BTD.shape
+        heads = self.config.num_attention_heads
+        return x_BTD.reshape(batch, time, heads, width // heads)
+
+    def _rest_of_layer(
+        self,
+        layer: dict[str, Array],
+        number: Any,
+        x_BTD: Array,
+        mixed_BTHC: Array,
+        draws: Draws | None,
+    ) -> Array:
+        """Return what a layer makes of its input and of the values that attention mixed."""
+        norm = functools.partial(_layer_norm, epsilon=self.config.layer_norm_eps)
+        attended_BTD = _linear(mixed_BTHC.reshape(x_BTD.shape), layer, "output")
+        attended_BTD = self._dropout(attended_BTD, draws, 2 * number)
+        # RoBERTa norms after each sum, as the first transformers did; a decoder before.
+        x_BTD = norm(x_BTD + attended_BTD, layer, "attention_norm")
+        inner = gelu(_linear(x_BTD, layer, "up"))
+        fed_BTD = _linear(inner, layer, "down")
+        fed_BTD = self._dropout(fed_BTD, draws, 2 * number + 1)
+        return norm(x_BTD + fed_BTD, layer, "output_norm")
 
     def _dropout(
         self, x: Array, draws: Draws | None, draw_number: Any, rate: float | None = None
@@ -319,11 +356,6 @@ def _one_a_row(
 
 def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
     return x @ weights[name] + weights[f"{name}.bias"]
-
-
-def _gelu(x: Array) -> Array:
-    """Return x Φ(x), exact and not by the hyperbolic tangent, as RoBERTa was trained."""
-    return jax.nn.gelu(x, approximate=False)
 
 
 def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:

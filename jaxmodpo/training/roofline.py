@@ -142,9 +142,13 @@ def reward_training(config: RobertaConfig, batches: Batches, mesh: Mesh, *, rema
     useful_flops = flops.encoder_forward(config, batches.examples.lengths)
     positions = batches.positions
     weight_bytes = 4.0 * count(table) / (mesh.shape["fsdp"] * mesh.shape["tensor"])
-    product_bytes = 4 * _product_widths(table) / row_shards(mesh) / mesh.shape["tensor"]
+    of_first_tokens = {name: table[name] for name in flops.FIRST_TOKEN_PRODUCTS}
+    # The last layer's, which no other token's activations come from.
+    left_out = _product_widths(of_first_tokens) / config.num_hidden_layers
+    widths = _product_widths(table) - left_out
+    product_bytes = 4 * widths / row_shards(mesh) / mesh.shape["tensor"]
     again = recomputes_products(remat)
-    reduced = _reduced(config.num_hidden_layers, config.hidden_size, mesh, 4)
+    reduced = _reduced(config.num_hidden_layers - 1, config.hidden_size, mesh, 4)
     optimizer_bytes = weight_bytes * (2 * batches.accumulation + 6)
     gradient_bytes = 2 * weight_bytes * (mesh.shape["data"] > 1)
     return Work(

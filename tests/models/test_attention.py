@@ -80,6 +80,20 @@ def test_xla_attention_is_the_written_out_one(case):
     np.testing.assert_allclose(ours, expected, atol=2e-6)
 
 
+def test_a_few_places_see_what_they_see_among_all():
+    q, k, v, segments = inputs(time=24, width=16, heads=2, groups=2)
+    places = np.array([[0, 9, 23], [5, 5, 17]])
+    out = Attention("xla").at_places(
+        q[np.arange(2)[:, None], places],
+        k,
+        v,
+        segments_BK=jnp.asarray(np.take_along_axis(segments, places, axis=1)),
+        segments_BT=jnp.asarray(segments),
+    )
+    expected = plain(q, k, v, causal=False, window=None, segments=segments)
+    np.testing.assert_allclose(out, expected[np.arange(2)[:, None], places], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.slow(seconds=2)
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_splash_attention_is_the_written_out_one(case):

@@ -199,7 +199,8 @@ def test_an_encoder_computes_again_what_is_counted():
 
     kept_flops = executed("none")
     lengths = np.full(2, 32)
-    scores = 2.0 * config.num_hidden_layers * config.hidden_size * 2 * 32 * 32
+    # Of two texts of 32 tokens: all of them in the first layer, each text's first in the last.
+    scores = 2.0 * config.hidden_size * 2 * (32 * 32 + 32)
     for remat in LADDER[1:]:
         counted_flops = flops.encoder_recomputed(config, lengths, remat) + scores * (
             remat == "attention"
