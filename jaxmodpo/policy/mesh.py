@@ -259,11 +259,12 @@ def batch_shardings(
 
 def put(array: np.ndarray | jax.Array, sharding: NamedSharding) -> jax.Array:
     """Put an array that every process has whole where a sharding says."""
+    # The host cuts out the shards: on a device that would be a program to compile for each.
+    whole = np.asarray(array)
     if sharding.is_fully_addressable:
-        return jax.device_put(array, sharding)
+        return jax.device_put(whole, sharding)
     # Some of the devices are other processes'. Each process cuts its own devices' shards out of its
     # copy, so that nothing is sent; the copies must be equal, or the array would be none.
-    whole = np.asarray(array)
     return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
 
 

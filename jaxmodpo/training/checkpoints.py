@@ -26,8 +26,16 @@ from jaxmodpo.training.step import TrainState
 
 logger = logging.getLogger(__name__)
 
-# Orbax warns at each checkpoint without a score, which most are.
-logging.getLogger("absl").addFilter(lambda record: "tracked_metric" not in record.getMessage())
+
+def _is_worth_saying(record: logging.LogRecord) -> bool:
+    """Return whether a warning of Orbax is news: not that a checkpoint has no score, which most
+    have not, nor that :func:`_write_small_arrays_whole` does what it is to do.
+    """
+    message = record.getMessage()
+    return "tracked_metric" not in message and "Type handler registry" not in message
+
+
+logging.getLogger("absl").addFilter(_is_worth_saying)
 
 
 PART_BYTES = 64 << 20

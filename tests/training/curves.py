@@ -34,7 +34,7 @@ from jaxmodpo.policy.mesh import make_mesh, place_batch, put, row_shards, shardi
 from jaxmodpo.training.problem import policy_problem
 from jaxmodpo.training.step import OptimizerSettings, as_numbers, initial_state, train_step
 
-UPDATES = 20
+UPDATES = 12
 QUESTIONS = 10
 REPLIES = 3
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.1)
