@@ -36,7 +36,7 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.policy.loaded import check_attention
 from jaxmodpo.policy.mesh import place_batch, row_shards, shardings
 from jaxmodpo.training.policy_loss import PolicyLoss
-from jaxmodpo.training.step import OptimizerSettings, initial_state, train_step
+from jaxmodpo.training.step import OptimizerSettings, initial_state, places_of, train_step
 
 Reference = Literal["precomputed", "in_step"]
 Unit = Literal["question", "pair"]
@@ -169,7 +169,9 @@ class TimedStep:
         self._compiled: dict[int, Any] = {}
         for length, step in zip(self.lengths.tolist(), first_updates.tolist(), strict=True):
             arguments = self._arguments(step)
-            lowered = train_step.lower(self._state, *arguments, **self._constants)
+            lowered = train_step.lower(
+                self._state, *arguments, **self._constants, places=places_of(self._state)
+            )
             self._compiled[length] = lowered.compile()
         self.seconds_to_compile = time.process_time() - started
         peaks = [

@@ -43,7 +43,7 @@ from jaxmodpo.models.shapes import settings as model_settings
 from jaxmodpo.policy.mesh import make_mesh, place_batch, row_shards, shardings
 from jaxmodpo.ranges import Count, FractionBelowOne, Probability, Seed, Unestimated
 from jaxmodpo.schema import Range
-from jaxmodpo.training.step import OptimizerSettings, initial_state, train_step
+from jaxmodpo.training.step import OptimizerSettings, initial_state, places_of, train_step
 
 _COMPARED = 4
 """pairs whose rewards are compared with those of transformers before anything is timed"""
@@ -174,7 +174,8 @@ def _contender(
         batch = place_batch(mesh, batches.at(step), batches.by_rows)
         return {}, batch, key, np.int32(step), np.float32(1e-5)
 
-    compiled = train_step.lower(state, *arguments(0), **constants).compile()
+    lowered = train_step.lower(state, *arguments(0), **constants, places=places_of(state))
+    compiled = lowered.compile()
     peak = peak_bytes(compiled.memory_analysis(), mesh)
     # The first update is slower than the others and is not timed.
     state, _ = jax.block_until_ready(compiled(state, *arguments(0), **constants))

@@ -35,7 +35,14 @@ from jaxmodpo.models.remat import Remat
 from jaxmodpo.policy.loaded import check_attention
 from jaxmodpo.policy.mesh import batch_shardings, check_heads, make_mesh, shardings
 from jaxmodpo.training.policy_loss import Method, PolicyLoss
-from jaxmodpo.training.step import Loss, OptimizerSettings, TrainState, moment_shardings, train_step
+from jaxmodpo.training.step import (
+    Loss,
+    OptimizerSettings,
+    TrainState,
+    moment_shardings,
+    places_of,
+    train_step,
+)
 
 
 @dataclass(frozen=True)
@@ -230,10 +237,11 @@ def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh
         return jax.ShapeDtypeStruct((), dtype, sharding=everywhere)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
+    state = TrainState(trainable, moments, scalar(jnp.int32), scalar(jnp.int32))
     started = time.perf_counter()
     with _as_if_here(mesh):
         lowered = train_step.lower(
-            TrainState(trainable, moments, scalar(jnp.int32), scalar(jnp.int32)),
+            state,
             frozen,
             _abstract_batch(batches, mesh),
             jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere),
@@ -241,6 +249,7 @@ def compile_step(loss: Loss, trainable: Any, frozen: Any, batches: Batches, mesh
             scalar(jnp.float32),
             loss=loss,
             optimizer=optimizer,
+            places=places_of(state),
         )
     return compile_lowered(lowered, started)[0]
 

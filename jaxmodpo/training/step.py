@@ -7,9 +7,18 @@ of the step and not a part of it: runs that differ in length, rate, β or weight
 compilation::
 
     state = initial_state(optimizer, trainable)
+    places = places_of(state)
     for update, batch in enumerate(batches):
         state, metrics = train_step(
-            state, frozen, batch, key, update, rates[update], loss=loss, optimizer=optimizer
+            state,
+            frozen,
+            batch,
+            key,
+            update,
+            rates[update],
+            loss=loss,
+            optimizer=optimizer,
+            places=places,
         )
 """
 
@@ -159,7 +168,12 @@ def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
     )
 
 
-@functools.partial(jax.jit, donate_argnames=("state",))
+def places_of(state: Any) -> tuple[NamedSharding, ...]:
+    """Return where each array of a state lies, or would, in the order of its leaves."""
+    return tuple(array.sharding for array in jax.tree.leaves(state))
+
+
+@functools.partial(jax.jit, donate_argnames=("state",), static_argnames=("places",))
 def train_step(
     state: TrainState,
     frozen: Parameters,
@@ -170,6 +184,7 @@ def train_step(
     *,
     loss: Loss,
     optimizer: OptimizerSettings,
+    places: tuple[NamedSharding, ...],
 ) -> tuple[TrainState, dict[str, Array]]:
     """Accumulate gradients over microbatches and update once, unless something is not finite.
 
@@ -182,6 +197,7 @@ def train_step(
         learning_rate: scalar.
         loss: what to minimize.
         optimizer: AdamW's constants.
+        places: where the state lies (:func:`places_of`); the new one lies there too.
 
     Returns:
         The new state, and the step's mean loss, metrics, gradient norm (before clipping) and how
@@ -211,7 +227,22 @@ def train_step(
         "skipped": skipped,
         "skipped_in_row": skipped_in_row,
     }
-    return TrainState(trainable, moments, skipped, skipped_in_row), metrics
+    new_state = TrainState(trainable, moments, skipped, skipped_in_row)
+    return _kept_in_place(new_state, places), metrics
+
+
+def _kept_in_place(state: TrainState, places: tuple[NamedSharding, ...]) -> TrainState:
+    """Have XLA leave a new state where the old one was.
+
+    It would choose by itself, and may shard what was whole on every device, such as an encoder's
+    norms: the next update would then be another program, compiled anew.
+    """
+    arrays, structure = jax.tree.flatten(state)
+    kept = [
+        jax.lax.with_sharding_constraint(array, place)
+        for array, place in zip(arrays, places, strict=True)
+    ]
+    return jax.tree.unflatten(structure, kept)
 
 
 def _accumulate(

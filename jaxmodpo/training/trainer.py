@@ -37,7 +37,7 @@ from jaxmodpo.training.resume import begin_or_resume
 from jaxmodpo.training.schedule import learning_rates, updates_between_evaluations
 from jaxmodpo.training.settings import LoopSettings
 from jaxmodpo.training.startup import Startup
-from jaxmodpo.training.step import Loss, OptimizerSettings, as_numbers, train_step
+from jaxmodpo.training.step import Loss, OptimizerSettings, as_numbers, places_of, train_step
 from jaxmodpo.training.throughput import Throughput
 from jaxmodpo.training.tracking import Tracking
 
@@ -184,7 +184,12 @@ class _Run:
             arguments = self._arguments(self._batches.at(self._batches.longest_step))
 
             def lower(loss: Loss) -> Any:
-                return train_step.lower(*arguments, loss=loss, optimizer=self._optimizer)
+                return train_step.lower(
+                    *arguments,
+                    loss=loss,
+                    optimizer=self._optimizer,
+                    places=places_of(self.now.state),
+                )
 
             self.now.choice = choose(
                 problem.loss_under,
@@ -275,7 +280,10 @@ class _Run:
         """
         arguments = self._arguments(next(self._batches))
         self.now.state, metrics = train_step(
-            *arguments, loss=self._problem.loss, optimizer=self._optimizer
+            *arguments,
+            loss=self._problem.loss,
+            optimizer=self._optimizer,
+            places=places_of(self.now.state),
         )
         self.now.done += 1
         return metrics

@@ -1,5 +1,5 @@
-"""Trains one tiny policy, the same for every mesh, and prints each mesh's losses: a program of its
-own, since a process has as many devices as it was started with.
+"""Trains one tiny policy and one tiny reward model, the same for every mesh, and prints each mesh's
+losses: a program of its own, since a process has as many devices as it was started with.
 
 Run as ``python curves.py FOLDER`` with eight CPU devices; it prints one JSON object, of a
 :class:`Curve` for each name.
@@ -23,21 +23,47 @@ from jaxmodpo.data.batches import Batches
 from jaxmodpo.data.examples import Examples, TokenSequence, collected
 from jaxmodpo.data.reference_lengths import comparing, every_pair
 from jaxmodpo.methods.dpo import DPO
+from jaxmodpo.methods.reward_model import RewardLoss
 from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.decoder import load_decoder, parameter_table
 from jaxmodpo.models.decoder_config import read_decoder_config
 from jaxmodpo.models.lora import LoraConfig
-from jaxmodpo.models.parameters import Parameters
+from jaxmodpo.models.parameters import Parameters, initialize
 from jaxmodpo.models.quantized import BaseDtype, stored_table
+from jaxmodpo.models.roberta import parameter_table as encoder_table
+from jaxmodpo.models.roberta_config import RobertaConfig
 from jaxmodpo.policy.loaded import Policy, fresh_adapter
 from jaxmodpo.policy.mesh import make_mesh, place_batch, put, row_shards, shardings
 from jaxmodpo.training.problem import policy_problem
-from jaxmodpo.training.step import OptimizerSettings, as_numbers, initial_state, train_step
+from jaxmodpo.training.step import (
+    Loss,
+    OptimizerSettings,
+    as_numbers,
+    initial_state,
+    places_of,
+    train_step,
+)
 
 UPDATES = 12
 QUESTIONS = 10
 REPLIES = 3
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.1)
+ENCODER = RobertaConfig.from_mapping(
+    {
+        "model_type": "roberta",
+        "vocab_size": 64,
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 34,
+        "type_vocab_size": 1,
+        "hidden_dropout_prob": 0.1,
+        "pad_token_id": 1,
+    },
+    "curves",
+    num_labels=1,
+)
 PERMUTED = (5, 2, 7, 0, 3, 6, 1, 4)
 
 
@@ -48,10 +74,12 @@ class Curve:
     Attributes:
         losses: of each update.
         equal_bits: whether policy and reference agree to the bit before the first update.
+        moved: arrays of the state that lie elsewhere after the updates than before.
     """
 
     losses: list[float]
     equal_bits: bool
+    moved: list[str]
 
 
 def questions() -> Examples:
@@ -110,24 +138,57 @@ def curve(policy: Policy) -> Curve:
     )
     assert batches.steps == UPDATES
     problem = policy_problem(policy, DPO(0.5), remat="none")
+    losses, moved = trained(problem.loss, policy.adapter, policy.base, batches, policy.mesh)
+    return Curve(losses, equal_bits, moved)
+
+
+def encoder_curve(mesh: Mesh) -> Curve:
+    """Train all parameters of a reward model, of which some are sharded and others not."""
+    examples = questions()
+    batches = Batches(
+        dataclasses.replace(examples, prompt_lengths=np.zeros_like(examples.lengths)),
+        batch_size=4,
+        accumulation=2,
+        epochs=2,
+        batching="packed",
+        row_shards=row_shards(mesh),
+    )
+    table = encoder_table(ENCODER)
+    parameters = jax.device_put(initialize(table, jax.random.key(0)), shardings(mesh)(table))
+    loss = RewardLoss(ENCODER, "none", has_dropout=True)
+    losses, moved = trained(loss, parameters, {}, batches, mesh)
+    return Curve(losses, True, moved)
+
+
+def trained(
+    loss: Loss, trainable: Parameters, frozen: Parameters, batches: Batches, mesh: Mesh
+) -> tuple[list[float], list[str]]:
+    """Train on all batches; return each update's loss, and the names of the arrays that moved."""
     optimizer = OptimizerSettings(weight_decay=0.01, max_grad_norm=1.0)
-    state = initial_state(optimizer, policy.adapter)
-    everywhere = NamedSharding(policy.mesh, PartitionSpec())
+    state = initial_state(optimizer, trainable)
+    places = places_of(state)
+    everywhere = NamedSharding(mesh, PartitionSpec())
     key = jax.device_put(jax.random.key(0), everywhere)
     losses: list[float] = []
     for update, batch in enumerate(batches):
         state, metrics = train_step(
             state,
-            policy.base,
-            place_batch(policy.mesh, batch, batches.by_rows),
+            frozen,
+            place_batch(mesh, batch, batches.by_rows),
             key,
             np.int32(update),
             np.float32(1e-3),
-            loss=problem.loss,
+            loss=loss,
             optimizer=optimizer,
+            places=places,
         )
         losses.append(as_numbers(metrics)["loss"])
-    return Curve(losses, equal_bits)
+    moved: list[str] = []
+    arrays = jax.tree_util.tree_leaves_with_path(state)
+    for (path, array), place in zip(arrays, places, strict=True):
+        if not array.sharding.is_equivalent_to(place, array.ndim):
+            moved.append(jax.tree_util.keystr(path))
+    return losses, moved
 
 
 def main(model: Path) -> None:
@@ -153,6 +214,13 @@ def main(model: Path) -> None:
         name: dataclasses.asdict(curve(policy_on(mesh, model, weights)))
         for name, (mesh, weights) in runs.items()
     }
+    encoder_meshes = {
+        "encoder, one device": one_device,
+        "encoder, fsdp": mesh_of((1, 8, 1)),
+        "encoder, mixed": mesh_of((2, 2, 2), PERMUTED),
+    }
+    for name, mesh in encoder_meshes.items():
+        curves[name] = dataclasses.asdict(encoder_curve(mesh))
     print(json.dumps(curves))
 
 

@@ -32,7 +32,13 @@ from jaxmodpo.records import Candidate, Pair, write_pairs
 from jaxmodpo.training.policy_loss import PolicyLoss
 from jaxmodpo.training.problem import Problem
 from jaxmodpo.training.settings import LoopSettings
-from jaxmodpo.training.step import LossTerms, OptimizerSettings, initial_state, train_step
+from jaxmodpo.training.step import (
+    LossTerms,
+    OptimizerSettings,
+    initial_state,
+    places_of,
+    train_step,
+)
 from jaxmodpo.training.trainer import train
 
 
@@ -124,6 +130,7 @@ def test_a_step_is_optax_adamw_on_the_exact_mean_whatever_the_microbatches():
                 jnp.float32(0.05),
                 loss=loss,
                 optimizer=settings,
+                places=places_of(state),
             )
             np.testing.assert_allclose(
                 float(metrics["loss"]), float(mean_loss(expected)), rtol=1e-5
