@@ -24,8 +24,17 @@ def test_values_and_slopes_are_those_of_jax(dtype: str, tolerance: float):
 
     values, slopes = value_and_slope(gelu)
     wanted_values, wanted_slopes = value_and_slope(lambda x: jax.nn.gelu(x, approximate=False))
-    np.testing.assert_array_equal(values, wanted_values)
+    np.testing.assert_allclose(values, wanted_values, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(slopes, wanted_slopes, rtol=tolerance, atol=tolerance)
+
+
+def test_values_are_those_of_torch_within_rounding():
+    torch = pytest.importorskip("torch", reason="the reference values need torch")
+    points = torch.tensor(POINTS)
+    wanted = torch.nn.functional.gelu(points).numpy()
+    single = torch.nn.functional.gelu(points.float()).double().numpy()
+    error = np.abs(np.asarray(gelu(jnp.asarray(POINTS, jnp.float32)), np.float64) - wanted).max()
+    assert error <= 1.5 * np.abs(single - wanted).max()
 
 
 def test_the_backward_pass_keeps_a_single_array():
