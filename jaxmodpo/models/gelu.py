@@ -1,4 +1,4 @@
-"""The exact GELU, as torch computes it, whose backward pass needs one array where JAX's keeps three.
+"""The exact GELU, as torch computes it; its backward pass needs one array, where JAX's keeps three.
 
 Inside a scan over layers::
 
