@@ -169,7 +169,11 @@ def moment_shardings(optimizer: OptimizerSettings, trainable: Any) -> Any:
 
 
 def places_of(state: Any) -> tuple[NamedSharding, ...]:
-    """Return where each array of a state lies, or would, in the order of its leaves."""
+    """Return where each array of a state lies, or would, in the order of its leaves.
+
+    A run asks once, before its first update: places that are equal but said in other words compile
+    another step.
+    """
     return tuple(array.sharding for array in jax.tree.leaves(state))
 
 

@@ -131,6 +131,9 @@ class _Run:
         self._rates = learning_rates(settings, batches.steps)
         self._eval_every = updates_between_evaluations(settings, batches)
         self.now = begin_or_resume(problem, self._optimizer, batches, settings.seed, checkpoints)
+        # Once for the whole run: XLA's words for where an update's arrays lie may be others than
+        # ours for the same places, and the step would be compiled for each.
+        self._places = places_of(self.now.state)
         self.is_over = self.now.evaluations.over(settings.patience)
 
     @property
@@ -188,7 +191,7 @@ class _Run:
                     *arguments,
                     loss=loss,
                     optimizer=self._optimizer,
-                    places=places_of(self.now.state),
+                    places=self._places,
                 )
 
             self.now.choice = choose(
@@ -283,7 +286,7 @@ class _Run:
             *arguments,
             loss=self._problem.loss,
             optimizer=self._optimizer,
-            places=places_of(self.now.state),
+            places=self._places,
         )
         self.now.done += 1
         return metrics

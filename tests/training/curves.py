@@ -44,7 +44,7 @@ from jaxmodpo.training.step import (
     train_step,
 )
 
-UPDATES = 12
+UPDATES = 20
 QUESTIONS = 10
 REPLIES = 3
 LORA = LoraConfig(rank=4, alpha=8.0, dropout=0.1)
@@ -149,7 +149,7 @@ def encoder_curve(mesh: Mesh) -> Curve:
         dataclasses.replace(examples, prompt_lengths=np.zeros_like(examples.lengths)),
         batch_size=4,
         accumulation=2,
-        epochs=2,
+        epochs=UPDATES // 2,
         batching="packed",
         row_shards=row_shards(mesh),
     )
