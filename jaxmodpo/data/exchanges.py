@@ -21,8 +21,11 @@ long rows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from jaxmodpo.data.packing import fill_rows
 from jaxmodpo.data.row_lengths import rounded
 
 ROUNDS = 800
@@ -37,6 +40,9 @@ SLACK = 1.05
 TOLERANCE = 0.005
 """by how much of both their tokens two microbatches may differ after an exchange, if they did not
 differ more before"""
+
+WEIGHT_BEYOND_GOAL = 1000
+"""so many tokens that rows below the goal lose are worth as much as one that a longer row loses"""
 
 
 def exchanged(
@@ -73,13 +79,26 @@ def fullest_rows(sizes: np.ndarray, rows: int) -> np.ndarray:
         rows: of each microbatch.
     """
     longest_first = -np.sort(-sizes, axis=1)
-    # The first ones have a row each.
-    loads = longest_first[:, :rows].copy()
-    every_microbatch = np.arange(len(sizes))
-    for sequence in longest_first[:, rows:].T:
-        emptiest = loads.argmin(1)
-        loads[every_microbatch, emptiest] += sequence
+    _, loads = fill_rows(longest_first, rows)
     return loads.max(1)
+
+
+class _Exchanges(NamedTuple):
+    """Possible exchanges of ``K`` pairs of microbatches, each of one question for another.
+
+    Attributes:
+        first: ``[K]``, a microbatch.
+        first_place: ``[K]``, where its question lies.
+        second: ``[K]``, another microbatch.
+        second_place: ``[K]``, where its question lies.
+        growth: ``[K]``, tokens that the first one gains and the second one loses.
+    """
+
+    first: np.ndarray
+    first_place: np.ndarray
+    second: np.ndarray
+    second_place: np.ndarray
+    growth: np.ndarray
 
 
 class _Search:
@@ -132,7 +151,9 @@ class _Search:
         return updates[shuffled].ravel()
 
     def _fullest(self, members: np.ndarray) -> np.ndarray:
-        sizes = self._sizes[members].reshape(len(members), -1)
+        microbatches, places = members.shape
+        sequences = places * self._sizes.shape[1]
+        sizes = self._sizes[members].reshape(microbatches, sequences)
         return fullest_rows(sizes, self._rows)
 
     def _round(self) -> None:
@@ -140,41 +161,54 @@ class _Search:
         first, second = self._pairs()
         if not len(first):
             return
+        exchanges = self._possible(first, second)
+        first = exchanges.first
+        second = exchanges.second
         every_pair = np.arange(len(first))
-        # Any question of the first one, and any of the second that leaves both about as full.
-        drawn = self._generator.random(len(first)) * self._counts[first]
-        place = drawn.astype(np.int64)
-        given = self.members[first, place]
-        more = self._lengths[self.members[second]] - self._lengths[given][:, None]
-        difference = self._tokens[first] - self._tokens[second]
-        both = self._tokens[first] + self._tokens[second]
-        most = np.maximum(TOLERANCE * both, np.abs(difference))
-        is_possible = np.abs(difference[:, None] + 2 * more) <= most[:, None]
-        is_possible &= self.members[second] >= 0
-        noise = self._generator.random(is_possible.shape)
-        other_place = np.where(is_possible, noise, -1).argmax(1)
-        taken = self.members[second, other_place]
-        more = more[every_pair, other_place]
-
         first_after = self.members[first]
-        first_after[every_pair, place] = taken
         second_after = self.members[second]
-        second_after[every_pair, other_place] = given
-        needed = self._fullest(np.concatenate([first_after, second_after]))
-        first_needed = needed[: len(first)]
-        second_needed = needed[len(first) :]
-        before = self._badness(self._needed[first]) + self._badness(self._needed[second])
-        after = self._badness(first_needed) + self._badness(second_needed)
+        first_question = first_after[every_pair, exchanges.first_place]
+        second_question = second_after[every_pair, exchanges.second_place]
+        first_after[every_pair, exchanges.first_place] = second_question
+        second_after[every_pair, exchanges.second_place] = first_question
 
-        helps = is_possible[every_pair, other_place] & (after <= before)
+        needed = self._fullest(np.concatenate([first_after, second_after]))
+        first_needed, second_needed = np.split(needed, 2)
+        cost_before = self._cost(self._needed[first]) + self._cost(self._needed[second])
+        cost_after = self._cost(first_needed) + self._cost(second_needed)
+        helps = cost_after <= cost_before
         first = first[helps]
         second = second[helps]
         self.members[first] = first_after[helps]
         self.members[second] = second_after[helps]
         self._needed[first] = first_needed[helps]
         self._needed[second] = second_needed[helps]
-        self._tokens[first] += more[helps]
-        self._tokens[second] -= more[helps]
+        self._tokens[first] += exchanges.growth[helps]
+        self._tokens[second] -= exchanges.growth[helps]
+
+    def _possible(self, first: np.ndarray, second: np.ndarray) -> _Exchanges:
+        """Choose any question of each first microbatch, and any of the second that leaves both
+        about as full; pairs that have none are left out.
+        """
+        uniform = self._generator.random(len(first))
+        first_place = (uniform * self._counts[first]).astype(np.int64)
+        first_question = self.members[first, first_place]
+        growth = self._lengths[self.members[second]] - self._lengths[first_question][:, None]
+        difference = self._tokens[first] - self._tokens[second]
+        tolerance = TOLERANCE * (self._tokens[first] + self._tokens[second])
+        largest_difference = np.maximum(tolerance, np.abs(difference))
+        is_possible = np.abs(difference[:, None] + 2 * growth) <= largest_difference[:, None]
+        is_possible &= self.members[second] >= 0
+        noise = self._generator.random(is_possible.shape)
+        second_place = np.where(is_possible, noise, -1).argmax(1)
+        pair = np.flatnonzero(is_possible.any(1))
+        return _Exchanges(
+            first[pair],
+            first_place[pair],
+            second[pair],
+            second_place[pair],
+            growth[pair, second_place[pair]],
+        )
 
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Return random pairs of a window's microbatches of which one needs more than the goal."""
@@ -188,6 +222,6 @@ class _Search:
         chosen = is_needy & (self._window[first] == self._window[second])
         return first[chosen], second[chosen]
 
-    def _badness(self, needed: np.ndarray) -> np.ndarray:
-        """Return tokens beyond the goal, and, where these are equal, tokens."""
-        return 1000 * np.maximum(needed, self._goal) + needed
+    def _cost(self, needed: np.ndarray) -> np.ndarray:
+        """Return the tokens that rows need, those beyond the goal many times over."""
+        return WEIGHT_BEYOND_GOAL * np.maximum(needed, self._goal) + needed

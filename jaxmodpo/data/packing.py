@@ -184,17 +184,39 @@ def _tries(sizes: np.ndarray, rows: int, noise: np.ndarray) -> tuple[np.ndarray,
     tries = len(noise)
     microbatches, places = sizes.shape
     varied_sizes = sizes * (1 + noise[:, None])
-    longest_first = np.argsort(-varied_sizes, axis=2, kind="stable").reshape(-1, places)
-    every_try = np.arange(tries * microbatches)
-    microbatch_of_try = np.tile(np.arange(microbatches), tries)
-    row = np.zeros((tries * microbatches, places), np.int64)
-    loads = np.zeros((tries * microbatches, rows), np.int64)
-    # All tries of all microbatches side by side: the loop runs over the sequences of one.
-    for sequence in longest_first.T:
+    longest_first = np.argsort(-varied_sizes, axis=2, kind="stable")
+    sizes_in_order = np.take_along_axis(sizes[None], longest_first, axis=2)
+    # All tries of all microbatches side by side.
+    row_in_order, loads = fill_rows(sizes_in_order.reshape(-1, places), rows)
+    row = np.empty(longest_first.shape, np.int64)
+    np.put_along_axis(row, longest_first, row_in_order.reshape(row.shape), axis=2)
+    return row, loads.reshape(tries, microbatches, rows)
+
+
+def fill_rows(sizes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Put each microbatch's sequences, one after the other, into the row that is then emptiest.
+
+    Args:
+        sizes: ``[M, N]`` tokens of each microbatch's sequences, in the order in which they are put;
+            0 for none.
+        rows: of each microbatch.
+
+    Returns:
+        The row of each sequence ``[M, N]``, and the tokens of each row ``[M, rows]``.
+    """
+    microbatches, sequences = sizes.shape
+    every_microbatch = np.arange(microbatches)
+    # The first ones have a row each.
+    alone = min(rows, sequences)
+    row = np.zeros(sizes.shape, np.int64)
+    row[:, :alone] = np.arange(alone)
+    loads = np.zeros((microbatches, rows), np.int64)
+    loads[:, :alone] = sizes[:, :alone]
+    for sequence in range(alone, sequences):
         emptiest = loads.argmin(1)
-        row[every_try, sequence] = emptiest
-        loads[every_try, emptiest] += sizes[microbatch_of_try, sequence]
-    return row.reshape(tries, microbatches, places), loads.reshape(tries, microbatches, rows)
+        row[:, sequence] = emptiest
+        loads[every_microbatch, emptiest] += sizes[:, sequence]
+    return row, loads
 
 
 def _laid_out(sizes: np.ndarray, rows: int, lengths: np.ndarray, row: np.ndarray) -> Packing:
