@@ -11,7 +11,6 @@ import os
 import signal
 import socketserver
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from typing import Any
 import hypothesis
 import pytest
 from chat_server import KEY, Server
-from quick_compilation import compile_quickly
+from forked_programs import ForkedPrograms
+from quick_compilation import compile_quickly, keep_what_is_compiled
 from shared_folders import shared_folder
 
 # Where libtpu is installed JAX would look for a TPU first; the tests want CPUs, unless told
@@ -61,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = os.environ.get("PYTEST_XDIST_WORKER")
     if worker is None:
         compile_quickly()
-        _compile_once(config)
+        keep_what_is_compiled(config.add_cleanup)
         _keep_bytecode()
     if getattr(config.option, "numprocesses", None):
         _compute_in_one_thread()
@@ -79,19 +79,6 @@ def _compute_in_one_thread() -> None:
     # XLA reads NPROC when it makes its threads.
     for variable in ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-
-
-def _compile_once(config: pytest.Config) -> None:
-    """Tell JAX, in all processes of this run, to keep what it compiled.
-
-    Workers, runs that are started again and many tests compile the same. What takes tenths of a
-    second is kept too, since there is so much of it.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        compiled = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
-        config.add_cleanup(compiled.cleanup)
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def _collect_garbage_seldom() -> None:
@@ -215,6 +202,13 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )
 
     return shared_folder(tmp_path_factory, "tiny_world", make)
+
+
+@pytest.fixture(scope="session")
+def forked_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedPrograms]:
+    """Starts programs in processes of their own, without the seconds that imports take."""
+    with ForkedPrograms(tmp_path_factory.mktemp("processes")) as programs:
+        yield programs
 
 
 @pytest.fixture

@@ -8,8 +8,15 @@ long says so by :func:`with_optimization`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
 
 
 def _flags() -> str:
@@ -23,12 +30,49 @@ def _flags() -> str:
 
 FLAGS = _flags()
 
+MOST_KEPT_BYTES = 500_000_000
+"""of compiled programs that a run leaves to later ones; beyond, all are forgotten"""
+
 
 def compile_quickly() -> None:
     """Set XLA's flags for this process, before JAX is first used, and for those that it starts."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_backend_optimization_level" not in flags:  # else somebody has chosen
         os.environ["XLA_FLAGS"] = f"{flags} {FLAGS}".strip()
+
+
+def keep_what_is_compiled(add_cleanup: Callable[[Callable[[], None]], None]) -> None:
+    """Tell JAX, in all processes of this run and of later ones, to keep what it compiled.
+
+    Workers, runs that are started again and many tests compile the same. What takes tenths of a
+    second is kept too, since there is so much of it. JAX's keys know the program, the flags and the
+    version of XLA. The programs lie in the virtual environment, and go with it.
+
+    Args:
+        add_cleanup: takes what is to be done when the run ends.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:  # somebody has chosen
+        return
+    if sys.prefix == sys.base_prefix:
+        temporary = tempfile.TemporaryDirectory(prefix="jaxmodpo-compiled-")
+        add_cleanup(temporary.cleanup)
+        folder = Path(temporary.name)
+    else:
+        folder = Path(sys.prefix) / "compiled" / _processor()
+        folder.mkdir(parents=True, exist_ok=True)
+        if sum(entry.stat().st_size for entry in folder.iterdir()) > MOST_KEPT_BYTES:
+            shutil.rmtree(folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+def _processor() -> str:
+    """Name what this processor can compute: a program compiled for another may not run on it."""
+    description = Path("/proc/cpuinfo")
+    lines = description.read_text().splitlines() if description.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    whole = f"{platform.machine()} {platform.processor()} {features}"
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 def with_optimization() -> dict[str, str]:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -292,7 +293,11 @@ def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, Any]:
         What the compiler says of memory, and the program; None where it does not fit.
     """
     try:
-        program = lowered.compile()
+        with warnings.catch_warnings():
+            # JAX keeps a program for devices that are not here, warns that it cannot read it, and
+            # compiles it again.
+            warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+            program = lowered.compile()
         memory: Any = program.memory_analysis()
     except Exception as error:
         # JAX has no type of its own for this error.

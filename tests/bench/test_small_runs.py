@@ -35,12 +35,10 @@ def model(tmp_path: Path) -> str:
 
 @pytest.mark.slow(seconds=80)
 def test_a_run_that_is_killed_often_ends_where_an_undisturbed_one_does(capsys):
-    bench_resume(BenchResumeConfig(kills=3))
+    bench_resume(BenchResumeConfig(kills=3, epochs=6))
     printed = capsys.readouterr().out
-    assert (
-        "99 updates, 3 kills by SIGKILL" in printed
-        and "equal the undisturbed run's to the bit" in printed
-    )
+    assert "66 updates, 3 kills by SIGKILL" in printed
+    assert "equal the undisturbed run's to the bit" in printed
 
 
 @pytest.mark.slow

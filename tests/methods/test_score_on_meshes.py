@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -46,17 +43,11 @@ for mesh in ((2, 1, 1), (1, 2, 1), (1, 1, 2)):
 
 
 @pytest.mark.slow(seconds=60)
-def test_a_mesh_of_two_scores_as_one_device_does(settings, files, tmp_path, reward_folder):
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+def test_a_mesh_of_two_scores_as_one_device_does(
+    settings, files, tmp_path, reward_folder, forked_programs
+):
     arguments = [str(path) for path in (settings["model"], reward_folder, files, tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", SCORE, *arguments],
-        env=os.environ | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    forked_programs.run(SCORE, arguments, devices=2)
     score_policy(
         ScorePolicyConfig(
             model=settings["model"],

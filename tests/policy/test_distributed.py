@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ import jax
 import numpy as np
 import optuna
 import pytest
+from forked_programs import ForkedPrograms, Program
 from safetensors.numpy import load_file
 from tiny_models import WORDS, tiny_mistral
-from training_processes import Training, TrainingProcesses
+from training_processes import start_training
 
 from jaxmodpo.errors import RESTART, UserError
 from jaxmodpo.files import read_json
@@ -121,14 +121,8 @@ def flags(config: MODPOConfig, **changes) -> list[str]:
     return listed
 
 
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory) -> Iterator[TrainingProcesses]:
-    with TrainingProcesses(tmp_path_factory.mktemp("processes")) as started:
-        yield started
-
-
 def several(
-    processes: TrainingProcesses,
+    programs: ForkedPrograms,
     config: MODPOConfig,
     count: int,
     devices: int,
@@ -136,7 +130,7 @@ def several(
     kind: str = "SIGTERM",
     watched: str = "updates",
     **changes,
-) -> list[Training]:
+) -> list[Program]:
     """Start processes that know each other; the last one gets a signal after some updates, or
     batches scored.
     """
@@ -154,21 +148,20 @@ def several(
             **changes,
         )
         is_last = number == count - 1
-        trainings.append(
-            processes.start([arguments], devices, after if is_last else 0, kind, watched)
-        )
+        own_after = after if is_last else 0
+        trainings.append(start_training(programs, [arguments], devices, own_after, kind, watched))
     return trainings
 
 
 @pytest.mark.slow(seconds=60)
 def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(
-    settings, alone, processes, tmp_path
+    settings, alone, forked_programs, tmp_path
 ):
     meshes = [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)]
     runs = [
         flags(settings, output_dir=tmp_path / f"run{n}", mesh=mesh) for n, mesh in enumerate(meshes)
     ]
-    ((code, output),) = processes.endings([processes.start(runs, 8)])
+    ((code, output),) = forked_programs.endings([start_training(forked_programs, runs, 8)])
     assert code == 0, output[-3000:]
     expected, held_out = losses(alone), losses(alone, "eval_loss")
     assert len(expected) >= STEPS and np.mean(expected[-5:]) < 0.99 * np.mean(expected[:5])
@@ -180,7 +173,9 @@ def test_eight_devices_train_as_one_does_on_every_kind_of_mesh(
 
 
 @pytest.mark.slow(seconds=100)
-def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, processes, tmp_path):
+def test_two_processes_then_one_then_four_end_where_one_does(
+    settings, alone, forked_programs, tmp_path
+):
     run = tmp_path / "run"
     # Four devices in each life: of several processes, of several devices of one, and of both.
     for count, devices, after, mesh in (
@@ -188,8 +183,8 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, pr
         (1, 4, 5, (2, 2, 1)),
         (4, 1, 0, (4, 1, 1)),
     ):
-        results = processes.endings(
-            several(processes, settings, count, devices, after, output_dir=run, mesh=mesh)
+        results = forked_programs.endings(
+            several(forked_programs, settings, count, devices, after, output_dir=run, mesh=mesh)
         )
         assert {code for code, _ in results} == {RESTART if after else 0}, "\n\n".join(
             s[-2000:] for _, s in results
@@ -210,12 +205,12 @@ def test_two_processes_then_one_then_four_end_where_one_does(settings, alone, pr
 @pytest.mark.slow(seconds=40)
 @pytest.mark.parametrize("scored", ["log-probabilities", "rewards"])
 def test_two_processes_end_together_while_references_or_margins_are_computed(
-    settings, processes, tmp_path, scored
+    settings, forked_programs, tmp_path, scored
 ):
     """SIGTERM comes to one of them long before the first update."""
     changes = {"output_dir": tmp_path / "run", "cache_dir": tmp_path / "cache", "batch_size": 2}
-    results = processes.endings(
-        several(processes, settings, 2, 1, after=2, watched=scored, **changes)
+    results = forked_programs.endings(
+        several(forked_programs, settings, 2, 1, after=2, watched=scored, **changes)
     )
     assert [code for code, _ in results] == [RESTART, RESTART], "\n\n".join(
         output[-2000:] for _, output in results
@@ -226,9 +221,11 @@ def test_two_processes_end_together_while_references_or_margins_are_computed(
 
 
 @pytest.mark.slow(seconds=40)
-def test_when_a_process_dies_the_other_ends_with_an_error(settings, processes, tmp_path):
-    results = processes.endings(
-        several(processes, settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"),
+def test_when_a_process_dies_the_other_ends_with_an_error(settings, forked_programs, tmp_path):
+    results = forked_programs.endings(
+        several(
+            forked_programs, settings, 2, 1, after=3, kind="SIGKILL", output_dir=tmp_path / "run"
+        ),
         150,
     )
     (survivor, output), (dead, _) = results
@@ -237,7 +234,9 @@ def test_when_a_process_dies_the_other_ends_with_an_error(settings, processes, t
 
 
 @pytest.mark.slow(seconds=50)
-def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, processes, tmp_path):
+def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(
+    settings, forked_programs, tmp_path
+):
     (tmp_path / "space.yaml").write_text(
         "preference: {learning_rate: [1.0e-4, 1.0e-3], lora_alpha: [8.0, 4.0]}\n"
     )
@@ -253,7 +252,7 @@ def test_of_two_processes_one_asks_the_study_and_both_run_its_trials(settings, p
         trials=2,
         space=str(tmp_path / "space.yaml"),
     )
-    results = processes.endings(several(processes, search, 2, 1, mesh=(1, 2, 1)))
+    results = forked_programs.endings(several(forked_programs, search, 2, 1, mesh=(1, 2, 1)))
     assert {code for code, _ in results} == {0}, "\n\n".join(s[-2000:] for _, s in results)
     outcome = read_json(tmp_path / "search" / "manifest.json")["results"]
     assert (outcome["complete"], outcome["failed"]) == (2, 0) and len(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
+from forked_programs import ForkedPrograms
 from responses_settings import responses_config
 from tiny_models import WORDS, tiny_adapter, tiny_mistral
 
@@ -46,26 +45,22 @@ main(sys.argv[1:])
 
 
 @pytest.mark.slow
-def test_killed_sampling_resumes_to_the_same_bytes(model: Path, tmp_path: Path):
+def test_killed_sampling_resumes_to_the_same_bytes(
+    model: Path, tmp_path: Path, forked_programs: ForkedPrograms
+):
     config = responses_config(model, tmp_path)
     responses(config)
     flags = (
         f"responses --model {model} --questions {config.questions} --output-dir"
         f" {tmp_path / 'killed'} --samples 3 --max-new-tokens 8 --batch-size 4 --base-dtype float32"
     ).split()
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, *flags], env=environment, capture_output=True
-    )
-    assert done.returncode == -9, done.stderr.decode()[-2000:]
+    ((code, output),) = forked_programs.endings([forked_programs.start(KILLER, flags)])
+    assert code == -signal.SIGKILL, output[-2000:]
     journal = tmp_path / "killed" / "sampled.jsonl"
     assert 0 < len(journal.read_text().splitlines()) < 30
     with journal.open("a") as file:
         file.write('{"response_text": "torn')
-    done = subprocess.run(
-        [sys.executable, "-m", "jaxmodpo.cli", *flags], env=environment, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    forked_programs.run("import sys; from jaxmodpo import cli; cli.main(sys.argv[1:])", flags)
     assert (tmp_path / "killed" / "responses.csv").read_bytes() == (
         tmp_path / "out" / "responses.csv"
     ).read_bytes()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 MESHES = """
+import sys
 import jax, numpy as np
+sys.path.append(sys.argv[1])
 from engine_policy import make_policy
 from jaxmodpo.policy.mesh import row_shards, sampling_shape
 from jaxmodpo.sampling.draw import SamplingSettings
@@ -46,15 +45,5 @@ for mesh in ((8, 1, 1), (4, 1, 2), (2, 2, 2), (1, 4, 2)):
 
 
 @pytest.mark.slow(seconds=40)
-def test_eight_devices_sample_one_devices_tokens_and_share_the_cache_out():
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(path)}
-    done = subprocess.run(
-        [sys.executable, "-c", MESHES],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_eight_devices_sample_one_devices_tokens_and_share_the_cache_out(forked_programs):
+    forked_programs.run(MESHES, [str(Path(__file__).parent)], devices=8)

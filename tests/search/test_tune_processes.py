@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy.exc
+from forked_programs import ForkedPrograms
 from optuna.trial import TrialState
 from studies import stored
 
@@ -65,40 +64,24 @@ optuna.Trial.should_prune = lambda trial: begun == 5
 """
 
 
-def processes(script: str, inputs: Path, *settings: dict) -> list[str]:
-    """Run a search per settings at the same time, each with a training that is pretended; return
-    what they said.
-    """
+def run_together(
+    programs: ForkedPrograms, script: str, inputs: Path, *settings: dict[str, Any]
+) -> None:
+    """Run a search per settings at the same time, each with a training that is pretended."""
     (inputs / "model").mkdir()
     shared = {
-        "model": str(inputs / "model"), "pairs": str(inputs / "pairs.json"), "space": str(inputs / "space.yaml"),
-        "lora_alpha": 4.0, "study": f"sqlite:///{inputs}/shared.db",
-    }  # fmt: skip
-    command = [
-        sys.executable,
-        "-c",
-        GIVEN + script + "tune.dpo = training\ntune.tune_dpo(tune.TuneDPOConfig(**given))\n",
-    ]
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1",
+        "model": str(inputs / "model"),
+        "pairs": str(inputs / "pairs.json"),
+        "space": str(inputs / "space.yaml"),
+        "lora_alpha": 4.0,
+        "study": f"sqlite:///{inputs}/shared.db",
     }
+    program = f"{GIVEN}{script}tune.dpo = training\ntune.tune_dpo(tune.TuneDPOConfig(**given))\n"
     running = [
-        subprocess.Popen(
-            [*command, json.dumps(shared | own), str(number)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
+        programs.start(program, [json.dumps(shared | own), str(number)])
         for number, own in enumerate(settings)
-    ]  # fmt: skip
-    try:
-        outputs = [process.communicate(timeout=150)[0] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0] * len(running), "\n\n".join(
-        s[-2000:] for s in outputs
-    )
-    return outputs
+    ]
+    programs.end_well(running, seconds=150)
 
 
 def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended, monkeypatch):
@@ -118,11 +101,11 @@ def test_a_database_that_another_process_makes_meanwhile_is_waited_for(pretended
 
 
 @pytest.mark.slow(seconds=25)
-def test_two_processes_share_a_new_study(inputs):
+def test_two_processes_share_a_new_study(inputs, forked_programs):
     folders = [inputs / "first", inputs / "second"]
-    processes(
-        APART, inputs, *({"output_dir": str(f), "trials": 8, "distributed": "off"} for f in folders)
-    )
+    own = {"trials": 8, "distributed": "off"}
+    settings = [own | {"output_dir": str(folder)} for folder in folders]
+    run_together(forked_programs, APART, inputs, *settings)
     trials = stored(inputs).trials
     # Both may begin a last one at the same moment.
     assert 8 <= len(trials) <= 9 and {trial.state for trial in trials} == {TrialState.COMPLETE}
@@ -136,15 +119,16 @@ def test_two_processes_share_a_new_study(inputs):
 
 
 @pytest.mark.slow(seconds=25)
-def test_a_trial_that_fails_or_is_pruned_in_one_process_of_several_ends_in_all(inputs):
+def test_a_trial_that_fails_or_is_pruned_in_one_process_of_several_ends_in_all(
+    inputs, forked_programs
+):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"localhost:{free.getsockname()[1]}"
     place = {"distributed": "explicit", "coordinator": coordinator, "processes": 2, "trials": 6}
-    folder = str(inputs / "search")
-    processes(
-        TOGETHER, inputs, *(place | {"process_id": n, "output_dir": folder} for n in range(2))
-    )
+    place["output_dir"] = str(inputs / "search")
+    settings = [place | {"process_id": number} for number in range(2)]
+    run_together(forked_programs, TOGETHER, inputs, *settings)
     states = [trial.state.name for trial in stored(inputs).trials]
     assert states == ["FAIL", "FAIL", "FAIL", "FAIL", "PRUNED", "COMPLETE"]
     assert [trial.user_attrs.get("reason") for trial in stored(inputs).trials] == [

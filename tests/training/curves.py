@@ -1,8 +1,8 @@
-"""Trains one tiny policy and one tiny reward model, the same for every mesh, and prints each mesh's
+"""Trains one tiny policy and one tiny reward model, the same for every mesh, and writes each mesh's
 losses: a program of its own, since a process has as many devices as it was started with.
 
-Run as ``python curves.py FOLDER`` with eight CPU devices; it prints one JSON object, of a
-:class:`Curve` for each name.
+Run as ``python curves.py FOLDER FILE`` with eight CPU devices: the model's folder, and a file for
+one JSON object, of a :class:`Curve` for each name.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def trained(
     return losses, moved
 
 
-def main(model: Path) -> None:
-    """Train on every mesh and print the curves."""
+def main(model: Path, written: Path) -> None:
+    """Train on every mesh and write the curves."""
     base = base_of(model, "float32")
     # Both formats in one model: attention in 8 bits, the MLP in 4.
     in_8_bits = base_of(model, "int8")
@@ -221,8 +221,8 @@ def main(model: Path) -> None:
     }
     for name, mesh in encoder_meshes.items():
         curves[name] = dataclasses.asdict(encoder_curve(mesh))
-    print(json.dumps(curves))
+    written.write_text(json.dumps(curves))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

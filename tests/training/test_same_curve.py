@@ -5,14 +5,12 @@ to depend on both.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked_programs import ForkedPrograms
 from tiny_models import tiny_mistral
 
 PROGRAM = Path(__file__).with_name("curves.py")
@@ -28,19 +26,12 @@ SIZES = {
 
 
 @pytest.fixture
-def curves(tmp_path: Path) -> dict[str, Any]:
+def curves(forked_programs: ForkedPrograms, tmp_path: Path) -> dict[str, Any]:
     """Train on all meshes in one process of eight devices."""
     model = tiny_mistral(tmp_path / "model", gain=2.0, **SIZES)
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
-    done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(model)],
-        env=os.environ | {"XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout)
+    written = tmp_path / "curves.json"
+    forked_programs.run(PROGRAM.read_text(), [str(model), str(written)], devices=8)
+    return json.loads(written.read_text())
 
 
 @pytest.mark.slow(seconds=40)
