@@ -87,7 +87,7 @@ def _collect_garbage_seldom() -> None:
     Imports, pytest's own tests and what JAX traces are objects that stay: Python would look through
     them again and again, a tenth of all the time. What a file's tests leave behind goes at its end.
     """
-    gc.set_threshold(50_000)
+    gc.set_threshold(200_000)
 
 
 def _wait_for_no_disk() -> None:

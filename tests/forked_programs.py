@@ -22,6 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+COMMAND = "import sys; from jaxmodpo.cli import main; main(sys.argv[1:])"
+"""a program that is ``jaxmodpo``"""
+
 
 class Program(NamedTuple):
     """A process that was started, and the file of what it prints."""

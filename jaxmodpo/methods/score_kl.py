@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,7 @@ from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.policy.loaded import ScaledAdapter, load_policy, with_adapter
 from jaxmodpo.policy.prompts import replying_text
 from jaxmodpo.ranges import CommandSettings, Count, Incidental, Seed
-from jaxmodpo.records import read_questions
+from jaxmodpo.records import Question, read_questions
 from jaxmodpo.results.measures import DIVERGENCE, Divergence
 from jaxmodpo.results.versioned import write_result
 from jaxmodpo.sampling.named_adapters import adapter_inputs, check_names, named_adapters
@@ -47,6 +47,10 @@ class ScoreKLConfig(CommandSettings, help_group="model"):
     """File of the questions to sample replies to."""
     output_dir: Incidental[Path]
     """Folder of the run, for kl.json."""
+    max_questions: Annotated[Count | None, HelpGroup("sampling")] = None
+    """Most questions of the file that are replied to, drawn at random; by default all. The standard
+    error falls with the root of their number: a hundred are enough to tell small divergences from
+    large ones."""
     samples: Annotated[Count, HelpGroup("sampling")] = 1
     """Replies to each question, drawn at temperature 1 from the whole vocabulary."""
     max_new_tokens: Annotated[Count, HelpGroup("sampling")] = 512
@@ -87,7 +91,10 @@ class ScoreKLConfig(CommandSettings, help_group="model"):
         return named_adapters(self.adapters) if self.adapters else {"": self.adapter}
 
     def cost(self, estimator: Estimates) -> Cost:
-        replies = estimator.rows(self.questions) * self.samples * len(self.models())
+        questions = estimator.rows(self.questions)
+        if self.max_questions is not None:
+            questions = min(questions, self.max_questions)
+        replies = questions * self.samples * len(self.models())
         adapters = estimator.sampled_adapters(self.models().values(), self.base_dtype)
         hours = estimator.sampling(self, replies, self.batch_size, adapters)
         # Then the policies and the base go over every reply once.
@@ -104,7 +111,7 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
         config.model, base_dtype=config.base_dtype, mesh=config.mesh, for_sampling=True
     )
     prompts: list[list[int]] = []
-    for question in read_questions(config.questions):
+    for question in _chosen(read_questions(config.questions), config):
         # Once for each reply: what is cut is counted by replies.
         for _ in range(config.samples):
             prompts.append(text.prompt(question.question_text))
@@ -129,6 +136,15 @@ def score_kl(config: ScoreKLConfig, phase: Phase) -> None:
         write_result(model_folder / DIVERGENCE, result)
         logger.info("%sKL from the base: %.2f nats per reply", name and f"{name}: ", result.kl)
     phase.finish(work=[journal.path], replies=len(prompts), **_figures(results))
+
+
+def _chosen(questions: Sequence[Question], config: ScoreKLConfig) -> list[Question]:
+    """Draw as many questions as are wanted, in the file's order."""
+    if config.max_questions is None or config.max_questions >= len(questions):
+        return list(questions)
+    generator = np.random.default_rng(config.seed)
+    drawn = generator.choice(len(questions), config.max_questions, replace=False)
+    return [questions[number] for number in sorted(drawn)]
 
 
 def _divergence_of(ratios: np.ndarray) -> Divergence:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
+from forked_programs import COMMAND, ForkedPrograms
 
 from jaxmodpo.files import write_json
 from jaxmodpo.judging.ledger import Ledger
@@ -49,7 +48,9 @@ SENTENCES = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["preferences", "evaluate"])
-def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command: str):
+def test_a_killed_judging_run_resumes_to_the_same_bytes(
+    tmp_path: Path, forked_programs: ForkedPrograms, command: str
+):
     replies = [
         Response(f"q{q}", f"post {q}", f"r{q}_{n}", " ".join(SENTENCES[: 1 + (q + n) % 4]))
         for q in range(6)
@@ -84,21 +85,13 @@ def test_a_killed_judging_run_resumes_to_the_same_bytes(tmp_path: Path, command:
             str(folder),
         ]
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [sys.executable, *arguments],
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
-            capture_output=True,
-        )
-
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = run("-m", "jaxmodpo.cli", *flags(whole))
-    assert process.returncode == 0, process.stderr.decode()[-2000:]
+    forked_programs.run(COMMAND, flags(whole))
     for after in ("9", "5"):
-        process = run("-c", KILLER, after, *flags(killed))
-        assert process.returncode == -9, process.stderr.decode()[-2000:]
-    process = run("-m", "jaxmodpo.cli", *flags(killed))
-    assert process.returncode == 0, process.stderr.decode()[-2000:]
+        program = forked_programs.start(KILLER, [after, *flags(killed)])
+        ((code, output),) = forked_programs.endings([program])
+        assert code == -signal.SIGKILL, output[-2000:]
+    forked_programs.run(COMMAND, flags(killed))
     names = sorted(path.name for path in whole.iterdir())
     assert names == sorted(path.name for path in killed.iterdir()) and len(names) > 2
     for name in set(names) - {"manifest.json", "votes.sqlite"}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import WORDS, tiny_base_with_adapters
 
 from jaxmodpo.errors import UserError
+from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.files import read_json
 from jaxmodpo.methods import divergence as divergence_module
 from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
@@ -120,6 +122,31 @@ def test_several_adapters_diverge_in_one_run_as_each_does_alone_and_the_base_is_
     runs = find_runs([tmp_path / "kl"], tmp_path / "report")
     assert read_divergences(runs) == dict(phase.results["kl"])
     assert set(shown_files(runs)) == {f"kl/{name}/kl.json" for name in written}
+
+
+@pytest.mark.slow(seconds=4)
+def test_at_most_so_many_questions_are_drawn_by_the_seed(model, tmp_path):
+    def measured(**changes: Any) -> dict[str, Any]:
+        folder = tmp_path / "_".join(map(str, changes.values()))
+        score_kl(kl_config(model, folder, adapter=model.parent / "first", **changes))
+        return read_json(folder / "kl.json")
+
+    four = measured(max_questions=4, seed=1)
+    assert four["replies"] == 4 * 3
+    assert four != measured(max_questions=4, seed=2)
+    every = measured(max_questions=7, seed=1)
+    assert every["replies"] == 6 * 3
+
+
+def test_the_cost_is_of_the_questions_that_are_drawn(model, tmp_path):
+    mistral = Path("Mistral-7B-Instruct-v0.2")
+    questions = model.parent / "q.csv"
+    config = kl_config(mistral, tmp_path / "kl", questions=questions, adapters=("b=base",))
+    estimator = Estimator(chip_named("v5e"))
+    write_questions(tmp_path / "four.csv", [Question(f"q{n}", "text") for n in range(4)])
+    of_four = estimator.phase(replace(config, questions=tmp_path / "four.csv")).chip_hours
+    assert estimator.phase(replace(config, max_questions=4)).chip_hours == of_four
+    assert estimator.phase(replace(config, max_questions=7)).chip_hours != of_four
 
 
 @pytest.mark.slow(seconds=10)

@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from forked_programs import ForkedPrograms
+from forked_programs import COMMAND, ForkedPrograms
 from responses_settings import responses_config
 from tiny_models import WORDS, tiny_adapter, tiny_mistral
 
@@ -60,7 +60,7 @@ def test_killed_sampling_resumes_to_the_same_bytes(
     assert 0 < len(journal.read_text().splitlines()) < 30
     with journal.open("a") as file:
         file.write('{"response_text": "torn')
-    forked_programs.run("import sys; from jaxmodpo import cli; cli.main(sys.argv[1:])", flags)
+    forked_programs.run(COMMAND, flags)
     assert (tmp_path / "killed" / "responses.csv").read_bytes() == (
         tmp_path / "out" / "responses.csv"
     ).read_bytes()
