@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from jaxmodpo.endpoints.failures import ACCOUNT_CODES
 from jaxmodpo.judging.batch_api import BatchAPI
+from jaxmodpo.judging.batch_context import BatchContext
 from jaxmodpo.judging.batch_files import BatchFiles
 from jaxmodpo.judging.batch_outcomes import EXPIRED, Outcome, outcomes
 from jaxmodpo.judging.judge import Answer, Call, Status, vote_keys
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch
-
-    from jaxmodpo.judging.batch import BatchJudge
 
 Item = TypeVar("Item")
 
@@ -41,7 +40,7 @@ class BatchAnswers:
         resumed: whether an earlier process may have put some of the answers.
     """
 
-    judge: BatchJudge
+    judge: BatchContext
     api: BatchAPI
     files: BatchFiles
     ended: EndpointsBatch

@@ -14,19 +14,18 @@ from jaxmodpo.endpoints.failures import ACCOUNT_CODES
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_api import HOPELESS
+from jaxmodpo.judging.batch_context import BatchContext
 from jaxmodpo.judging.judge import Request
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch
-
-    from jaxmodpo.judging.batch import BatchJudge
 
 # English has about four bytes a token, and an answer names a few replies by their numbers.
 _BYTES_PER_TOKEN = 4
 _ANSWER_TOKENS = 40
 
 
-def expect_price(judge: BatchJudge, request: Request, line: bytes) -> None:
+def expect_price(judge: BatchContext, request: Request, line: bytes) -> None:
     """Tell a judge's budget of dollars what a call may cost, as long as no call has a price.
 
     Args:
@@ -42,7 +41,7 @@ def expect_price(judge: BatchJudge, request: Request, line: bytes) -> None:
     budget.expected = 0.0 if budget.priced else _guessed_price(judge, request, line)
 
 
-def _guessed_price(judge: BatchJudge, request: Request, line: bytes) -> float:
+def _guessed_price(judge: BatchContext, request: Request, line: bytes) -> float:
     prompt_tokens = len(line) // _BYTES_PER_TOKEN
     answer_tokens = _ANSWER_TOKENS * len(request.criteria)
     dollars = judge.price(Usage(prompt_tokens, 0, answer_tokens))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_answers import BatchAnswers
 from jaxmodpo.judging.batch_api import HOPELESS, NO_ROOM, BatchAPI
+from jaxmodpo.judging.batch_context import BatchContext
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header, input_line
 from jaxmodpo.judging.batch_limits import error_codes, expect_price, refuse_hopeless
 from jaxmodpo.judging.batch_outcomes import Outcome
@@ -37,8 +38,6 @@ from jaxmodpo.judging.judge import Answer, Call
 
 if TYPE_CHECKING:
     from openai.types import Batch as EndpointsBatch
-
-    from jaxmodpo.judging.batch import BatchJudge
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ class BatchRun:
             end.
     """
 
-    judge: BatchJudge
+    judge: BatchContext
     put: Callable[[Call, Answer], None]
     open_draft: Draft | None = None
     waiting: list[HeldBatch] = field(default_factory=list)

@@ -10,14 +10,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from jaxmodpo.judging.batch_context import BatchContext
 from jaxmodpo.judging.batch_files import BatchFiles, Draft, Header
 from jaxmodpo.judging.batch_records import Batch
 from jaxmodpo.judging.judge import Call
-
-if TYPE_CHECKING:
-    from jaxmodpo.judging.batch import BatchJudge
 
 HOLD = 26 * 3600.0
 """Seconds for which a batch's requests are its own: its 24 hours, and time to read it."""
@@ -65,7 +62,7 @@ class BatchWriter:
         drafts: those that are being written, by tag.
     """
 
-    judge: BatchJudge
+    judge: BatchContext
     when_written: Callable[[HeldBatch], None]
     max_requests: int
     drafts: dict[str, Draft] = field(default_factory=dict)

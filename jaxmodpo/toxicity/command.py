@@ -24,10 +24,9 @@ from jaxmodpo.judging.votes import Vote
 from jaxmodpo.phase import Phase, in_phase
 from jaxmodpo.results.toxicity import TOXICITY, ModelToxicity, ToxicityResults
 from jaxmodpo.results.versioned import write_result
-from jaxmodpo.toxicity.making import make_scorer
 from jaxmodpo.toxicity.replies import Reply, read_replies, with_even_questions
 from jaxmodpo.toxicity.scorers import Scorer, shown_scores
-from jaxmodpo.toxicity.settings import SERVICES, ToxicityConfig
+from jaxmodpo.toxicity.settings import SERVICES, ToxicityConfig, make_scorer
 from jaxmodpo.toxicity.summary import (
     TABLE_COLUMNS,
     Rules,

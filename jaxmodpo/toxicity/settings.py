@@ -1,7 +1,11 @@
-"""What ``toxicity`` can be told, and what it will cost."""
+"""What ``toxicity`` can be told, what it will cost, and the scorer that it asks for.
+
+What brings JAX is imported for models of this machine alone.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,14 +19,24 @@ from jaxmodpo.flags.help_groups import HelpGroup
 from jaxmodpo.ranges import CommandSettings, Count, FractionUpToOne, Incidental, Positive, Seed
 from jaxmodpo.results.manifest import Manifest
 from jaxmodpo.schema import Range
-from jaxmodpo.toxicity.scorers import shown_scores
-from jaxmodpo.toxicity.services import MODERATION_URL, PERSPECTIVE_URL
+from jaxmodpo.toxicity.scorers import Scorer, shown_scores
+from jaxmodpo.toxicity.services import (
+    MODERATION_URL,
+    PERSPECTIVE_URL,
+    MakeKind,
+    ServiceScorer,
+    moderation,
+    perspective,
+)
 
 SCORE_BYTES = 400
 """a row of the ledger with its index, and a cell of scores.csv"""
 
 CLASSIFIER_TOKENS = 512
 """tokens that a RoBERTa classifier reads"""
+
+KEY_VARIABLES = {"moderation": "OPENAI_API_KEY", "perspective": "PERSPECTIVE_API_KEY"}
+"""the environment variables that hold the services' keys, where the settings name none"""
 
 # A call of the moderation endpoint brings fifteen scores, one of unitary's classifier sixteen.
 _SCORES_A_REPLY = 16
@@ -125,8 +139,6 @@ class ToxicityConfig(CommandSettings, help_group="judge"):
         """Refuse a scorer that cannot work here: no model, no key, or texts that may not be
         sent.
         """
-        from jaxmodpo.toxicity.making import make_scorer
-
         shown_scores(make_scorer(self), self.labels, self.headline)
 
     def input_paths(self) -> dict[str, Path]:
@@ -171,3 +183,54 @@ class ToxicityConfig(CommandSettings, help_group="judge"):
         if not named:
             raise UserError("toxicity needs --responses, a NAME=FILE.csv for each model")
         return {name: Path(path) for name, path in named.items()}
+
+
+def make_scorer(config: ToxicityConfig) -> Scorer:
+    """Make the scorer that the settings ask for; weights are loaded when the first text comes.
+
+    Raises:
+        UserError: no model, no key, or replies that may not be sent.
+    """
+    config.check()
+    if config.scorer == "classifier":
+        from jaxmodpo.toxicity.classifier import classifier_scorer
+
+        assert config.model is not None
+        return classifier_scorer(
+            config.model,
+            batch_size=config.batch_size,
+            max_length=config.max_length,
+        )
+    if config.scorer == "replay":
+        from jaxmodpo.toxicity.replayed import ReplayScorer
+
+        return ReplayScorer(config.replay, config.recorded_scorer)
+    if config.scorer == "yes_no":
+        from jaxmodpo.toxicity.yes_no import yes_no_scorer
+
+        assert config.model is not None
+        return yes_no_scorer(
+            config.model,
+            batch_size=config.batch_size,
+            question=config.template,
+            base_dtype=config.base_dtype,
+            max_length=config.max_length,
+        )
+    return _service(config)
+
+
+def _service(config: ToxicityConfig) -> Scorer:
+    kind: MakeKind = perspective
+    if config.scorer == "moderation":
+        kind = functools.partial(moderation, config.moderation_model)
+    scorer = ServiceScorer(
+        base_url=config.address(),
+        api_key_env=config.api_key_env or KEY_VARIABLES[config.scorer],
+        make_kind=kind,
+        allowed=config.send_replies,
+        max_concurrency=config.max_concurrency,
+        timeout=config.timeout,
+    )
+    if not config.dry_run:
+        scorer.connect()
+    return scorer
