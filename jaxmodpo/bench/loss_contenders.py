@@ -36,7 +36,8 @@ objectives"""
 TRL_LOSSES: tuple[Loss, ...] = ("sft", "dpo")
 """those that TRL has"""
 
-_BETA = 0.1
+BETA = 0.1
+"""how much the losses of pairs weigh a difference of log-probabilities"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def _ours(loss: Loss, logps_BT: Array) -> Array:
     sums = logps_BT.sum(axis=-1)
     reference = jnp.zeros_like(sums)
     if loss == "dpo":
-        return dpo_loss(sums[:1], sums[1:], reference[:1], reference[1:], beta=_BETA).mean()
+        return dpo_loss(sums[:1], sums[1:], reference[:1], reference[1:], beta=BETA).mean()
     if loss == "modpo":
         margins = jnp.ones((1, 1))
         return modpo_loss(
@@ -155,7 +156,7 @@ def _ours(loss: Loss, logps_BT: Array) -> Array:
             reference[:1],
             reference[1:],
             margins,
-            beta=_BETA,
+            beta=BETA,
             weights=(0.5, 0.5),
         ).mean()
     # Two objectives, a pair each: [objectives, pairs].
@@ -166,7 +167,7 @@ def _ours(loss: Loss, logps_BT: Array) -> Array:
         pairs[..., 1],
         references[..., 0],
         references[..., 1],
-        beta=_BETA,
+        beta=BETA,
         weights=(0.5, 0.5),
     ).mean()
 
@@ -215,7 +216,7 @@ def _prepare_trl(task: LossTask) -> Callable[[], np.ndarray]:
             loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
         else:
             sums = selective_log_softmax(logits, targets).sum(-1)
-            loss = -torch.nn.functional.logsigmoid(_BETA * (sums[0] - sums[1]))
+            loss = -torch.nn.functional.logsigmoid(BETA * (sums[0] - sums[1]))
         loss.backward()
         gradient: Any = hidden.grad
         return gradient.numpy()

@@ -43,6 +43,11 @@ def test_another_gradient_is_no_rival():
     losses._refuse_other_gradients(task, {"jaxmodpo": right, "trl": right})
     with pytest.raises(UserError, match=r"dpo: the gradient differs from TRL's by 0\.5"):
         losses._refuse_other_gradients(task, {"jaxmodpo": right, "trl": right / 2})
+    # Sums over many tokens are rounded by more, on either side.
+    long_task = dataclasses.replace(task, tokens=4096, vocabulary=128_256)
+    losses._refuse_other_gradients(long_task, {"jaxmodpo": right, "trl": 1.002 * right})
+    with pytest.raises(UserError, match="differs from TRL"):
+        losses._refuse_other_gradients(task, {"jaxmodpo": right, "trl": 1.002 * right})
 
 
 def test_the_products_are_logits_and_their_way_back():
