@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_DIR ?= out/demo
-WORKERS ?= 2
+# Three for two cores: some tests wait.
+WORKERS ?= 3
 BIN := $(VENV)/bin
 
 # XLA takes its buffers anew at every step; in pages of 2 MiB they cost the kernel half the time.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: help demo test fast lint setup docs map clean
+.PHONY: help demo test suite fast lint setup docs map clean
 
 help:  ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | sed 's/^\([a-z]*\): /  make \1\t/'
@@ -16,7 +17,10 @@ help:  ## say what each target does
 demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, about 8 minutes of one core
 	$(BIN)/jaxmodpo demo --output-dir $(DEMO_DIR)
 
-test: $(VENV)/.test lint  ## linters, type checks and all tests
+test: $(VENV)/.test  ## linters, type checks and all tests
+	$(MAKE) --jobs 2 lint suite
+
+suite: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 fast: $(VENV)/.test  ## the tests that neither train a model nor take more than a second or two each

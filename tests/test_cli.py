@@ -245,23 +245,17 @@ def test_where_libtpu_is_installed_without_a_tpu_jax_is_told_to_use_the_cpu(
     assert os.environ.pop("JAX_PLATFORMS", None) == expected
 
 
-@pytest.mark.parametrize(
-    ("redirection", "code", "told"),
-    [
-        (">&-", 0, ""),
-        ("2>&- | true", 0, ""),
-        ("| true", 0, ""),
-        ("> /dev/full", 2, "jaxmodpo: cannot .*write .*: No space left on device"),
-    ],
-)
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "--help",
-        "questions --help",
-        pytest.param("run demo --dry-run", marks=pytest.mark.slow(seconds=5)),
-    ],
-)
+OUTPUTS_THAT_END = [
+    (">&-", 0, ""),
+    ("2>&- | true", 0, ""),
+    ("| true", 0, ""),
+    ("> /dev/full", 2, "jaxmodpo: cannot .*write .*: No space left on device"),
+]
+"""redirections of a shell, the exit code, and what is told"""
+
+
+@pytest.mark.parametrize(("redirection", "code", "told"), OUTPUTS_THAT_END)
+@pytest.mark.parametrize("arguments", ["--help", "questions --help"])
 def test_an_output_that_is_closed_or_full_ends_without_a_traceback(
     arguments, redirection, code, told
 ):
@@ -269,6 +263,38 @@ def test_an_output_that_is_closed_or_full_ends_without_a_traceback(
     process = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert process.returncode == code and "Traceback" not in process.stderr
     assert re.search(told, process.stderr)
+
+
+REDIRECTED = """
+import os, sys
+redirection = sys.argv.pop(1)
+if redirection.startswith("2>&-"):
+    os.close(2)
+    sys.stderr = None
+if redirection.startswith(">&-"):
+    os.close(1)
+    sys.stdout = None
+if redirection.endswith("| true"):
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 1)
+if redirection == "> /dev/full":
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+from jaxmodpo import cli
+cli.program()
+"""
+"""does to itself what the shell would have done, and is then ``jaxmodpo``"""
+
+
+@pytest.mark.slow(seconds=5)
+@pytest.mark.parametrize(("redirection", "code", "told"), OUTPUTS_THAT_END)
+def test_so_does_that_of_a_command_that_works_before_it_prints(
+    forked_programs, redirection, code, told
+):
+    program = forked_programs.start(REDIRECTED, [redirection, "run", "demo", "--dry-run"])
+    ((ended_with, output),) = forked_programs.endings([program])
+    assert ended_with == code and "Traceback" not in output
+    assert re.search(told, output)
 
 
 def test_a_command_without_its_file_says_what_it_needs():

@@ -21,6 +21,7 @@ from jaxmodpo.cli import main
 from jaxmodpo.experiment import read_experiment
 from jaxmodpo.files import read_json, write_json
 from jaxmodpo.records import read_responses
+from jaxmodpo.report import gallery
 
 ROOT = Path(__file__).parents[1]
 SIZES = {
@@ -175,6 +176,8 @@ def test_both_phases_run_from_posts_to_report_and_once(tiny_world, tmp_path, cha
     url, bodies_of_model = chat
     monkeypatch.setenv("OPENAI_API_KEY", "a key")
     monkeypatch.setenv("JAXMODPO_CACHE", str(tmp_path / "cache"))
+    # To embed TrueType fonts takes half the time of a figure; tests/report looks at those.
+    monkeypatch.setitem(gallery._VECTOR, "pdf.fonttype", 3)
     for name in ("mistral", "roberta"):
         one_layer(tiny_world / name, tmp_path / name)
     files = {"mistral": tmp_path / "mistral", "roberta": tmp_path / "roberta"}

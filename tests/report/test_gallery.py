@@ -36,3 +36,13 @@ def test_other_warnings_of_a_figure_are_passed_on():
     with pytest.warns(UserWarning, match="missing from font"):
         picture = Gallery().add("glyph", figure, "a figure with a letter that cannot be drawn")
     assert picture.file == "glyph"
+
+
+def test_a_pdf_embeds_its_fonts_as_truetype():
+    """Publishers refuse those of type 3, which are Matplotlib's default."""
+    figure = Figure(layout="constrained")
+    figure.subplots().set_title("win rate")
+    gallery = Gallery()
+    gallery.add("rates", figure, "a figure")
+    pdf = gallery.files["rates.pdf"]
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
