@@ -33,7 +33,7 @@ lint: $(VENV)/.test  ## linters and type checks
 
 # Migrations run where alembic calls them, and cannot be imported.
 docs: $(VENV)/.runtime  ## pages of the library's functions, from their docstrings, in out/api
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[docs]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[docs]'
 	JAX_PLATFORMS=cpu $(BIN)/python -W "ignore:Error parsing type annotation" -m pdoc --docformat google --math --output-directory out/api \
 		jaxmodpo '!jaxmodpo.study.app.migrations'
 
@@ -48,14 +48,15 @@ setup: $(VENV)/.test  ## make .venv with everything that the tests need
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
 
 # Python compiles what it imports; compiling whole wheels takes as long again as installing them.
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable .
+	$(BIN)/pip install --quiet --no-compile --editable .
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'
+	$(BIN)/pip install --quiet --no-compile --editable '.[test]'
 	touch $@ $(VENV)/.runtime
 
 clean:  ## remove .venv and out
