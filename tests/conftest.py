@@ -81,17 +81,13 @@ def _compute_in_one_thread() -> None:
         os.environ.setdefault(variable, "1")
 
 
-NEW_OBJECTS = 200_000
-"""after so many, Python looks for garbage"""
-
-
 def _collect_garbage_seldom() -> None:
-    """Look for garbage every 200,000 new objects instead of every 700.
+    """Look for garbage every 50,000 new objects instead of every 700.
 
     Imports, pytest's own tests and what JAX traces are objects that stay: Python would look through
     them again and again, a tenth of all the time. What a file's tests leave behind goes at its end.
     """
-    gc.set_threshold(NEW_OBJECTS)
+    gc.set_threshold(50_000)
 
 
 def _wait_for_no_disk() -> None:
@@ -130,11 +126,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     look through them all takes a second, and a test that makes many objects would do so every few
     examples.
     """
-    if nextitem is not None and nextitem.path == item.path:
-        return
-    objects, young_collections, old_collections = gc.get_count()
-    # What a file of quick tests leaves is not worth a look.
-    if objects > NEW_OBJECTS // 4 or young_collections or old_collections:
+    if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()
 

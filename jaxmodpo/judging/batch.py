@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging.batch_context import BatchContext
@@ -26,13 +27,24 @@ from jaxmodpo.judging.judge import Answer, Call
 logger = logging.getLogger(__name__)
 
 
-class BatchJudge(BatchContext):
+@dataclass(eq=False)
+class BatchJudge:
     """Asks a model through the Batch API. Votes are interchangeable with the endpoint judge's.
 
     Statuses: those of ``parse_completion`` for what was answered; ``content_filter``; ``expired``
     where a request was not come to in ``rounds`` batches; ``error`` for everything else, with the
     endpoint's words.
+
+    Attributes:
+        context: whom it asks, what it may spend, and where answers go.
     """
+
+    context: BatchContext
+    costs: bool = field(init=False, default=True)
+
+    @property
+    def identity(self) -> str:
+        return self.context.identity
 
     def ask(self, requests: Iterator[Call], put: Callable[[Call, Answer], None]) -> None:
         """Read the batches of an earlier start, then answer all requests.
@@ -43,7 +55,7 @@ class BatchJudge(BatchContext):
             UserError: what will hold for every request (key, model, credit, budget), an endpoint
                 that does not answer, or the files of an unread batch are gone.
         """
-        run = BatchRun(self, put)
+        run = BatchRun(self.context, put)
         try:
             run.take_over()
             while True:
@@ -56,7 +68,7 @@ class BatchJudge(BatchContext):
                 if run.is_done:
                     break
                 if not run.poll():
-                    time.sleep(self.poll_seconds)
+                    time.sleep(self.context.poll_seconds)
         except BaseException as error:
             if run.running and isinstance(error, KeyboardInterrupt | UserError):
                 logger.warning(

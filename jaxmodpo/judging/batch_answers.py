@@ -32,7 +32,7 @@ class BatchAnswers:
     """The outcomes of one batch that ended.
 
     Attributes:
-        judge: whose batch it is.
+        context: of the judge whose batch it is.
         api: where its files are downloaded.
         files: the batch's own.
         ended: the batch as the endpoint shows it.
@@ -40,7 +40,7 @@ class BatchAnswers:
         resumed: whether an earlier process may have put some of the answers.
     """
 
-    judge: BatchContext
+    context: BatchContext
     api: BatchAPI
     files: BatchFiles
     ended: EndpointsBatch
@@ -81,7 +81,7 @@ class BatchAnswers:
             yield call, self._with_clean_id(outcome)
 
     def _with_clean_id(self, outcome: Outcome) -> Outcome:
-        return outcome._replace(request_id=self.judge.redact_name(outcome.request_id))
+        return outcome._replace(request_id=self.context.redact_name(outcome.request_id))
 
     def _not_yet_put(self, group: list[tuple[Call, Outcome]]) -> list[tuple[Call, Outcome]]:
         """Leave out what an earlier process put before it died: its votes have the outcome's
@@ -90,7 +90,7 @@ class BatchAnswers:
         # One key for each call will do, since a call's votes are written in one transaction: all
         # of them are there, or none.
         first_keys = {call.key: vote_keys(call)[0] for call, _ in group}
-        votes = self.judge.ledger.votes(list(first_keys.values()))
+        votes = self.context.ledger.votes(list(first_keys.values()))
         not_yet_put: list[tuple[Call, Outcome]] = []
         for call, outcome in group:
             vote = votes.get(first_keys[call.key])
@@ -111,11 +111,11 @@ class BatchAnswers:
     def answer(self, call: Call, outcome: Outcome) -> Answer:
         """Return what a request's outcome amounts to; ``call`` comes :meth:`with_texts`."""
         if outcome.answered:
-            answer = self.judge.parse_completion(outcome.completion, call.request)
-            cost = self.judge.discounted(answer.cost)
+            answer = self.context.parse_completion(outcome.completion, call.request)
+            cost = self.context.discounted(answer.cost)
             request_id = outcome.request_id or answer.request_id
             return replace(answer, cost=cost, request_id=request_id)
-        words = self.judge.redact_words(outcome.message, call.request)
+        words = self.context.redact_words(outcome.message, call.request)
         return Answer(_status(outcome), words, model=self.model, request_id=outcome.request_id)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.judging.budget import Budget
@@ -68,7 +68,6 @@ class BatchContext:
     redact_words: Callable[[str, Request], str] = lambda text, request: text
     redact_name: Callable[[str], str] = lambda text: text
     watch: Callable[[Answer, Request], None] = lambda answer, request: None
-    costs: bool = field(init=False, default=True)
 
     @classmethod
     def of(
@@ -79,8 +78,8 @@ class BatchContext:
         discount: float,
         *,
         poll_seconds: float = 60.0,
-    ) -> Self:
-        """Ask what an endpoint judge would ask, within its budget."""
+    ) -> BatchContext:
+        """Make the context in which an endpoint judge's requests are asked, within its budget."""
         return cls(
             client=judge.client,
             ledger=ledger,

@@ -25,27 +25,27 @@ _BYTES_PER_TOKEN = 4
 _ANSWER_TOKENS = 40
 
 
-def expect_price(judge: BatchContext, request: Request, line: bytes) -> None:
+def expect_price(context: BatchContext, request: Request, line: bytes) -> None:
     """Tell a judge's budget of dollars what a call may cost, as long as no call has a price.
 
     Args:
-        judge: whose budget it is.
+        context: of the judge whose budget it is.
         request: that is asked.
         line: the request as the batch's file has it.
     """
-    budget = judge.budget
+    budget = context.budget
     if budget.most_dollars is None:
         return
     # A whole batch is under way before the first call has a price. Counted as nothing until then,
     # its calls could cost any multiple of the budget.
-    budget.expected = 0.0 if budget.priced else _guessed_price(judge, request, line)
+    budget.expected = 0.0 if budget.priced else _guessed_price(context, request, line)
 
 
-def _guessed_price(judge: BatchContext, request: Request, line: bytes) -> float:
+def _guessed_price(context: BatchContext, request: Request, line: bytes) -> float:
     prompt_tokens = len(line) // _BYTES_PER_TOKEN
     answer_tokens = _ANSWER_TOKENS * len(request.criteria)
-    dollars = judge.price(Usage(prompt_tokens, 0, answer_tokens))
-    return judge.discounted(dollars) or 0.0
+    dollars = context.price(Usage(prompt_tokens, 0, answer_tokens))
+    return context.discounted(dollars) or 0.0
 
 
 def error_codes(ended: EndpointsBatch) -> list[str]:

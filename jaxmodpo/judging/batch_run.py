@@ -54,7 +54,7 @@ class BatchRun:
     """The state of one :meth:`BatchJudge.ask`.
 
     Attributes:
-        judge: whose it is.
+        context: whom it asks, and where answers go.
         put: keeps an answer.
         open_draft: the draft that new requests go to.
         waiting: written, and to be created as soon as there is room.
@@ -64,7 +64,7 @@ class BatchRun:
             end.
     """
 
-    judge: BatchContext
+    context: BatchContext
     put: Callable[[Call, Answer], None]
     open_draft: Draft | None = None
     waiting: list[HeldBatch] = field(default_factory=list)
@@ -79,9 +79,9 @@ class BatchRun:
     _refused: int = 0
 
     def __post_init__(self) -> None:
-        self._api = BatchAPI(self.judge.client, self.judge.backoff)
-        self._writer = BatchWriter(self.judge, self.waiting.append, self.judge.max_requests)
-        self._reservations = Reservations(self.judge.budget)
+        self._api = BatchAPI(self.context.client, self.context.backoff)
+        self._writer = BatchWriter(self.context, self.waiting.append, self.context.max_requests)
+        self._reservations = Reservations(self.context.budget)
 
     @property
     def is_done(self) -> bool:
@@ -93,7 +93,7 @@ class BatchRun:
 
     def take_over(self) -> None:
         """Look after this run's unread batches whose process is gone."""
-        ledger = self.judge.ledger
+        ledger = self.context.ledger
         unread = [batch.tag for batch in ledger.batches.all() if batch.state != "read"]
         # A batch whose process lives is claimed by that process, and is not among these.
         adopted = ledger.claims.take(unread)
@@ -102,9 +102,9 @@ class BatchRun:
         for batch in ledger.batches.all():
             if batch.tag not in adopted:
                 continue
-            files = BatchFiles(self.judge.folder, batch.tag)
+            files = BatchFiles(self.context.folder, batch.tag)
             header = files.header()
-            is_anothers = header is not None and header.identity != self.judge.identity
+            is_anothers = header is not None and header.identity != self.context.identity
             if batch.state == "read" or is_anothers:
                 ledger.claims.release([batch.tag])
                 continue
@@ -144,16 +144,16 @@ class BatchRun:
             if call is None:
                 self.exhausted = True
                 break
-            body = self.judge.body(call.request)
+            body = self.context.body(call.request)
             line = input_line(call.key, body)
-            if len(line) > self.judge.max_bytes:
+            if len(line) > self.context.max_bytes:
                 fault = f"the request has {len(line):,} bytes, more than a batch may have"
                 self.put(call, Answer("error", fault))
                 continue
             if not self._reserve(call, line):
-                self.judge.ledger.claims.release([call.key])
+                self.context.ledger.claims.release([call.key])
                 break
-            header = Header(self.judge.identity, str(body.get("model") or ""), 1)
+            header = Header(self.context.identity, str(body.get("model") or ""), 1)
             self.open_draft = self._writer.add(self.open_draft, header, call, line)
         if self.exhausted and self.open_draft is not None:
             self._writer.close(self.open_draft)
@@ -161,7 +161,7 @@ class BatchRun:
 
     def _reserve(self, call: Call, line: bytes) -> bool:
         """Reserve a call in the budget; return False where it is spent."""
-        expect_price(self.judge, call.request, line)
+        expect_price(self.context, call.request, line)
         try:
             self._reservations.take()
         except UserError as error:
@@ -196,13 +196,13 @@ class BatchRun:
         statuses = {batch.status for batch in self.running.values()}
         # A batch that was never polled is taken to be validating, too.
         validates = not statuses.isdisjoint({"", "validating"})
-        has_place = len(self.running) < self.judge.max_batches
+        has_place = len(self.running) < self.context.max_batches
         return has_place and not validates and not self._full
 
     def _is_running(self, batch: HeldBatch) -> None:
         """Write down that a batch is at the endpoint."""
         record = Batch(batch.tag, batch.batch_id, "submitted", batch.requests)
-        self.judge.ledger.batches.record(record)
+        self.context.ledger.batches.record(record)
         self.running[batch.tag] = batch
         self._hold(batch)
         logger.info("batch %s has %d requests", batch.batch_id, batch.requests)
@@ -210,12 +210,12 @@ class BatchRun:
     def _hold(self, batch: HeldBatch) -> None:
         """Have a batch's requests be its own from now on for as long as it may take."""
         keys = [call.key for call in batch.files.calls()]
-        self.judge.ledger.claims.give_to_batch(keys, batch.tag, HOLD)
+        self.context.ledger.claims.give_to_batch(keys, batch.tag, HOLD)
         batch.claimed_at = time.monotonic()
 
     def _no_room(self, batch: HeldBatch) -> None:
         """Keep a batch that was refused for later, or halve it where nothing else is in its way."""
-        self.judge.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
+        self.context.ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
         batch.unsure = False
         if self.running.pop(batch.tag, None) is not None:
             self.waiting.insert(0, batch)
@@ -309,13 +309,13 @@ class BatchRun:
         Answered requests are counted under the empty code.
         """
         ask_again = set[str]()
-        is_last_round = batch.header.round >= self.judge.rounds
+        is_last_round = batch.header.round >= self.context.rounds
 
         def may_go_well(outcome: Outcome) -> bool:
             return outcome.passing and outcome.code not in HOPELESS and not is_last_round
 
         answers = BatchAnswers(
-            self.judge,
+            self.context,
             self._api,
             batch.files,
             ended,
@@ -346,7 +346,7 @@ class BatchRun:
         if self.useless or answer.status in ("error", "expired"):
             return
         try:
-            self.judge.watch(answer, call.request)
+            self.context.watch(answer, call.request)
         except UserError as error:
             # Not raised here: the rest of this batch, and the others that run, are paid for.
             self.refusal = error
@@ -363,7 +363,7 @@ class BatchRun:
     def _again(self, batch: HeldBatch, keys: Container[str], header: Header) -> None:
         """Write some of a batch's requests into new batches: those that are still its own."""
         # A request whose claim ran out may have been asked by another process since.
-        own_keys = self.judge.ledger.claims.take_from_batch(batch.tag)
+        own_keys = self.context.ledger.claims.take_from_batch(batch.tag)
         if not own_keys:
             return
         draft = None
@@ -394,7 +394,7 @@ class BatchRun:
 
     def _forget(self, batch: HeldBatch) -> None:
         """Be done with a batch: its requests are free, its files deleted."""
-        ledger = self.judge.ledger
+        ledger = self.context.ledger
         ledger.claims.release_batch(batch.tag)
         # Before it counts as read, since nobody would look for it then: the input holds profiles,
         # and must not stay on a disk for good because a process died here.
@@ -410,7 +410,7 @@ class BatchRun:
         """Give back what was not sent; what is at the endpoint, or may be, stays for a later
         start.
         """
-        claims = self.judge.ledger.claims
+        claims = self.context.ledger.claims
         for tag, draft in list(self._writer.drafts.items()):
             draft.close()
             claims.release(draft.keys)

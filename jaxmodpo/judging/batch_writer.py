@@ -56,13 +56,13 @@ class BatchWriter:
     """Writes requests into batches, each of as many as an endpoint takes.
 
     Attributes:
-        judge: whose they are.
+        context: of the judge whose they are.
         when_written: takes each batch that is closed, and could be sent.
         max_requests: of a new batch; lowered where the endpoint has room for small ones only.
         drafts: those that are being written, by tag.
     """
 
-    judge: BatchContext
+    context: BatchContext
     when_written: Callable[[HeldBatch], None]
     max_requests: int
     drafts: dict[str, Draft] = field(default_factory=dict)
@@ -79,15 +79,15 @@ class BatchWriter:
 
     def _begin(self, header: Header) -> Draft:
         tag = uuid.uuid4().hex
-        ledger = self.judge.ledger
+        ledger = self.context.ledger
         # The tag is claimed like a request, so that a second process of the same run, which finds
         # the batch in the ledger, does not take it for one whose process is gone.
         ledger.claims.take([tag])
         # Written down first, so that files are never left behind: a start that finds a record
         # without files forgets it, and nobody would ever find files without a record.
         ledger.batches.record(Batch(tag, "", "prepared", 0))
-        files = BatchFiles(self.judge.folder, tag)
-        draft = Draft(files, header, self.max_requests, self.judge.max_bytes)
+        files = BatchFiles(self.context.folder, tag)
+        draft = Draft(files, header, self.max_requests, self.context.max_bytes)
         self.drafts[tag] = draft
         return draft
 
@@ -98,7 +98,7 @@ class BatchWriter:
         # claimed by this process, and are free as soon as it is gone.
         draft.close()
         batch = HeldBatch(draft.files, draft.header, len(draft.keys))
-        ledger = self.judge.ledger
+        ledger = self.context.ledger
         ledger.batches.record(Batch(batch.tag, "", "prepared", batch.requests))
         ledger.claims.give_to_batch(draft.keys, batch.tag, HOLD)
         del self.drafts[batch.tag]

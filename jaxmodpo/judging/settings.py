@@ -258,15 +258,17 @@ def make_judge(
     if config.judge == "endpoint":
         return judge
     from jaxmodpo.judging.batch import BatchJudge
+    from jaxmodpo.judging.batch_context import BatchContext
 
     discount = Families.load(config.model_table).batch_discount
-    return BatchJudge.of(
+    context = BatchContext.of(
         judge,
         ledger,
         output_dir / "batches",
         discount,
         poll_seconds=config.poll_seconds,
     )
+    return BatchJudge(context)
 
 
 def _budget(config: JudgeConfig, ledger: Ledger | None) -> Budget:

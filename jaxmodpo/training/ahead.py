@@ -286,6 +286,11 @@ _SIZE = r"([\d.]+)\s*([KMGT]?)i?B?"
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+_CANNOT_READ_WITHOUT_DEVICES = (
+    "Error reading persistent compilation cache entry .* must be constructed with a Client"
+)
+
+
 def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, Any]:
     """Compile a lowered step; one that is too large for the memory is an answer and no error.
 
@@ -295,8 +300,8 @@ def compile_lowered(lowered: Any, started: float) -> tuple[Compiled, Any]:
     try:
         with warnings.catch_warnings():
             # JAX keeps a program for devices that are not here, warns that it cannot read it, and
-            # compiles it again.
-            warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+            # compiles it again. Other errors of the cache are for the user to see.
+            warnings.filterwarnings("ignore", _CANNOT_READ_WITHOUT_DEVICES)
             program = lowered.compile()
         memory: Any = program.memory_analysis()
     except Exception as error:

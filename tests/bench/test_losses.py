@@ -46,8 +46,10 @@ def test_another_gradient_is_no_rival():
     # Sums over many tokens are rounded by more, on either side.
     long_task = dataclasses.replace(task, tokens=4096, vocabulary=128_256)
     losses._refuse_other_gradients(long_task, {"jaxmodpo": right, "trl": 1.002 * right})
-    with pytest.raises(UserError, match="differs from TRL"):
-        losses._refuse_other_gradients(task, {"jaxmodpo": right, "trl": 1.002 * right})
+    # SFT's gradient follows no sum.
+    for strict_task in (task, dataclasses.replace(long_task, loss="sft")):
+        with pytest.raises(UserError, match="differs from TRL"):
+            losses._refuse_other_gradients(strict_task, {"jaxmodpo": right, "trl": 1.002 * right})
 
 
 def test_the_products_are_logits_and_their_way_back():

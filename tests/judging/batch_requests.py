@@ -14,6 +14,7 @@ from typing import Any
 from jaxmodpo.criteria import Criterion
 from jaxmodpo.endpoints.usage import Usage
 from jaxmodpo.judging.batch import BatchJudge
+from jaxmodpo.judging.batch_context import BatchContext
 from jaxmodpo.judging.judge import Answer, Call, Request, call_key, vote_keys
 from jaxmodpo.judging.ledger import Ledger
 from jaxmodpo.judging.votes import votes_of
@@ -57,14 +58,15 @@ def make_client(url: str) -> Any:
 
 def make_judge(url: str, ledger: Ledger, folder: Path, **settings: Any) -> BatchJudge:
     settings: dict[str, Any] = {"poll_seconds": 0.01, "backoff": 0.001, "discount": 0.5} | settings
-    return BatchJudge(make_client(url), ledger, folder, body, read, IDENTITY, **settings)
+    client = make_client(url)
+    return BatchJudge(BatchContext(client, ledger, folder, body, read, IDENTITY, **settings))
 
 
 def ask(judge: BatchJudge, wanted: list[Request]) -> int:
     """Ask what nobody answered yet and nobody else asks, until all is answered; return how many
     were put.
     """
-    ledger, count = judge.ledger, 0
+    ledger, count = judge.context.ledger, 0
     given = set[str]()
 
     def put(asked: Call, answer: Answer) -> None:

@@ -27,6 +27,7 @@ from batch_server import Lines, Outcome, Server, answered, failed, good, not_com
 from jaxmodpo.errors import UserError
 from jaxmodpo.judging import batch_api
 from jaxmodpo.judging.batch import BatchJudge
+from jaxmodpo.judging.batch_context import BatchContext
 from jaxmodpo.judging.budget import Budget
 from jaxmodpo.judging.collect import collect
 from jaxmodpo.judging.endpoint import EndpointJudge
@@ -324,7 +325,7 @@ def test_it_asks_what_the_endpoint_judge_would_ask_and_votes_are_interchangeable
     judge = EndpointJudge(Endpoint(base_url=server.url, model="m"))
     wanted = [replace(request, criteria=CRITERIA[:1]) for request in requests(6)]
     with Ledger(tmp_path / "votes.sqlite") as ledger:
-        batches = BatchJudge.of(judge, ledger, tmp_path / "b", 0.5, poll_seconds=0.01)
+        batches = BatchJudge(BatchContext.of(judge, ledger, tmp_path / "b", 0.5, poll_seconds=0.01))
         assert collect(lambda: wanted, batches, ledger, label="votes") == {"valid": 6}
         assert {vote.order for vote in ledger.every_vote()} == {("b",)}
         # The endpoint judge finds all of them, and asks nothing.
@@ -392,8 +393,10 @@ def test_answers_that_cannot_be_read_end_the_run_before_the_next_batch_is_paid(s
     )
     with Ledger(tmp_path / "v.sqlite", "r") as ledger:
         asking = EndpointJudge(Endpoint(base_url=server.url, model="a-llama"))
-        judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
-        judge.max_requests = 40
+        judge = BatchJudge(
+            BatchContext.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        )
+        judge.context.max_requests = 40
         wanted = requests(200)
         with pytest.raises(
             UserError, match=r"30 answers in a row could not be read, the last with 'I prefer"
@@ -423,7 +426,9 @@ def test_what_an_endpoint_repeats_of_a_profile_is_in_no_vote_of_a_batch(server, 
     server.script = script
     with Ledger(tmp_path / "v.sqlite", "r") as ledger:
         asking = EndpointJudge(Endpoint(base_url=server.url, model="a-llama"))
-        judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        judge = BatchJudge(
+            BatchContext.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        )
         collect(lambda: requests(4), judge, ledger, label="t")
         votes = list(ledger.every_vote())
     assert {vote.status for vote in votes} == {"parse_error", "rejected"}
@@ -443,6 +448,8 @@ def test_a_key_that_a_server_puts_into_a_request_id_is_in_no_vote(server, tmp_pa
     server.script = script
     with Ledger(tmp_path / "v.sqlite", "r") as ledger:
         asking = EndpointJudge(Endpoint(base_url=server.url, model="a-llama"))
-        judge = BatchJudge.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        judge = BatchJudge(
+            BatchContext.of(asking, ledger, tmp_path / "batches", 0.5, poll_seconds=0.01)
+        )
         collect(lambda: requests(2), judge, ledger, label="t")
         assert {vote.request_id for vote in ledger.every_vote()} == {"r [key]"}

@@ -17,6 +17,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.estimate import Estimator, chip_named
 from jaxmodpo.files import read_json
 from jaxmodpo.methods import divergence as divergence_module
+from jaxmodpo.methods import score_kl as score_kl_module
 from jaxmodpo.methods.score_kl import ScoreKLConfig, score_kl
 from jaxmodpo.policy import loaded
 from jaxmodpo.records import Question, write_questions
@@ -136,6 +137,14 @@ def test_at_most_so_many_questions_are_drawn_by_the_seed(model, tmp_path):
     assert four != measured(max_questions=4, seed=2)
     every = measured(max_questions=7, seed=1)
     assert every["replies"] == 6 * 3
+    file = [Question(f"q{n}", "text") for n in range(50)]
+    for_seed = [
+        score_kl_module._chosen(file, kl_config(model, tmp_path, max_questions=10, seed=seed))
+        for seed in (1, 1, 2)
+    ]
+    assert for_seed[0] == for_seed[1] != for_seed[2]
+    numbers = [file.index(question) for question in for_seed[0]]
+    assert numbers == sorted(set(numbers)) and len(numbers) == 10 and numbers != list(range(10))
 
 
 def test_the_cost_is_of_the_questions_that_are_drawn(model, tmp_path):
