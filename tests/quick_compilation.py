@@ -18,10 +18,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+_IN_ONE_PART = "--xla_cpu_parallel_codegen_split_count=1"
+
 
 def _flags() -> str:
     """Return the flags that this jaxlib knows: XLA ends the process over one that it does not."""
-    flags = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    flags = f"--xla_backend_optimization_level=0 {_IN_ONE_PART}"
     version = importlib.metadata.version("jaxlib").split(".")
     if (int(version[0]), int(version[1])) < (0, 12):
         flags += " --xla_cpu_use_fusion_emitters=false"
@@ -64,6 +66,17 @@ def keep_what_is_compiled(add_cleanup: Callable[[Callable[[], None]], None]) -> 
             shutil.rmtree(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    _remove_what_was_written_in_part(folder)
+
+
+def _remove_what_was_written_in_part(folder: Path) -> None:
+    """Remove programs of processes that were killed, as some tests kill theirs.
+
+    JAX is imported here, and so reads its settings from the environment, which must be there.
+    """
+    from jaxmodpo.policy.compiled_programs import remove_broken_programs
+
+    remove_broken_programs(folder)
 
 
 def _processor() -> str:
@@ -76,5 +89,7 @@ def _processor() -> str:
 
 
 def with_optimization() -> dict[str, str]:
-    """Return the environment of a process that compiles as users' processes do."""
-    return os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(FLAGS, "")}
+    """Return the environment of a process that compiles as users' processes do, but in one part:
+    several at once gain nothing where the cores are shared.
+    """
+    return os.environ | {"XLA_FLAGS": os.environ["XLA_FLAGS"].replace(FLAGS, _IN_ONE_PART)}

@@ -110,6 +110,7 @@ def test_the_step_is_timed_with_a_quantized_base_and_against_trl(capsys, model):
     pytest.importorskip("trl", reason="compares with TRL")
     bench_step(
         BenchStepConfig(
+            model=model,
             **SMALL,
             base_dtype="int8",
             batchings=("packed",),
