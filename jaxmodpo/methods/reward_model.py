@@ -27,6 +27,7 @@ from jaxmodpo.errors import UserError
 from jaxmodpo.fingerprints import fingerprint
 from jaxmodpo.losses import bradley_terry_loss, plackett_luce_loss
 from jaxmodpo.models import flops
+from jaxmodpo.models.attention import Attention
 from jaxmodpo.models.completions import token_sequences
 from jaxmodpo.models.model_folder import read_model_config
 from jaxmodpo.models.parameters import Parameters
@@ -43,23 +44,33 @@ from jaxmodpo.training.step import Batch, LossTerms
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["config"], meta_fields=["remat", "has_dropout"]
+    jax.tree_util.register_dataclass,
+    data_fields=["config"],
+    meta_fields=["remat", "has_dropout", "mesh"],
 )
 @dataclass(frozen=True)
 class RewardLoss:
     """The loss of a RoBERTa reward model: Bradley–Terry's, or Plackett–Luce's where the batch has
     ``ranks``.
+
+    Attributes:
+        config: the encoder's shape.
+        remat: what the backward pass computes again instead of keeping it.
+        has_dropout: without, no draws are made.
+        mesh: the devices of the surrounding computation; None for one.
     """
 
     config: RobertaConfig
     remat: Remat = "none"
     has_dropout: bool = True
+    mesh: Mesh | None = None
 
     def __call__(
         self, trainable: Parameters, frozen: Parameters, batch: Batch, dropout_key: Array | None
     ) -> LossTerms:
         key = dropout_key if self.has_dropout else None
-        rewards = compared(_rewards(self.config, trainable, batch, key, self.remat), batch)
+        model = Roberta(self.config, trainable, Attention(mesh=self.mesh))
+        rewards = compared(_rewards(model, batch, key, self.remat), batch)
         batch = comparison_rows(batch)
         weights = batch["row_weights"]
         chosen_rewards = rewards[:, 0]
@@ -82,15 +93,10 @@ class RewardLoss:
 
 
 def _rewards(
-    config: RobertaConfig,
-    parameters: Parameters,
-    batch: Batch,
-    dropout_key: Array | None,
-    remat: Remat = "none",
+    model: Roberta, batch: Batch, dropout_key: Array | None, remat: Remat = "none"
 ) -> Array:
     """Return the rewards ``[P, S]`` of a batch's examples, packed or padded."""
     # The encoder knows rows and their texts, and no examples.
-    model = Roberta(config, parameters)
     if "segments" in batch:
         outputs = model.packed(batch, dropout_key, remat, token_sequences(batch))
         rewards = outputs[..., 0].reshape(-1)
@@ -101,10 +107,12 @@ def _rewards(
     return rewards[batch["places"]]
 
 
-@functools.partial(jax.jit, static_argnames=("config",))
-def _score(parameters: Parameters, batch: Batch, *, config: RobertaConfig) -> Array:
+@functools.partial(jax.jit, static_argnames=("config", "mesh"))
+def _score(
+    parameters: Parameters, batch: Batch, *, config: RobertaConfig, mesh: Mesh | None
+) -> Array:
     """Return ``[P, S]`` rewards without dropout."""
-    return _rewards(config, parameters, batch, None)
+    return _rewards(Roberta(config, parameters, Attention(mesh=mesh)), batch, None)
 
 
 def score(
@@ -141,7 +149,7 @@ def score(
             microbatch = place_microbatch(mesh, arrays, batches.by_rows)
         else:
             microbatch = {name: array[0] for name, array in arrays.items()}
-        rewards = np.asarray(_score(parameters, microbatch, config=config))[None]
+        rewards = np.asarray(_score(parameters, microbatch, config=config, mesh=mesh))[None]
         stop_if_asked("while rewards were computed")
         return rewards
 

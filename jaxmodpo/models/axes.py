@@ -44,6 +44,8 @@ RULES: Mapping[str | None, str | tuple[str, ...] | None] = {
     # Activations: rows of the batch. What else an activation shares with a parameter (``heads``)
     # lies where the parameter does.
     "batch": ("data", "fsdp"),
+    # Rows that the devices of ``fsdp`` hold together, each a part of their width.
+    "copies": "data",
     # Rows of which a token is drawn. The draw has no matrix whose columns ``tensor`` could divide,
     # so that the devices of that axis, which hold the same rows of the batch, share these out too.
     "draws": ("data", "fsdp", "tensor"),
@@ -59,6 +61,17 @@ def mesh_axes(axes: Sequence[str | None]) -> PartitionSpec:
 def constrain_rows(array: Array, mesh: Mesh | None) -> Array:
     """Tell the compiler that an activation whose first axis is rows lies with them."""
     return constrain(array, mesh, "batch", *[None] * (array.ndim - 1))
+
+
+def embedded(table_VD: Array, tokens_BT: Array, mesh: Mesh | None) -> Array:
+    """Return the tokens' rows of an embedding, ``[B, T, D]``, which lie with the rows of the batch.
+
+    The table's width is sharded over ``fsdp``, and so is what is taken from it. From there to rows
+    over ``data`` and ``fsdp`` XLA finds no way in one step, and would have the whole array on every
+    device; each of these two is one that it knows.
+    """
+    x_BTD = constrain(table_VD[tokens_BT], mesh, "copies", None, "embed")
+    return constrain_rows(x_BTD, mesh)
 
 
 def constrain(array: Array, mesh: Mesh | None, *axes: str | None) -> Array:

@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.attention import Attention
+from jaxmodpo.models.axes import constrain_rows, embedded
 from jaxmodpo.models.dropout import Draws, dropped
 from jaxmodpo.models.gelu import gelu
 from jaxmodpo.models.loading import dtype_named, load_parameters
@@ -255,8 +256,10 @@ class Roberta(nnx.Module):
         is_real_BT = rows.segments_BT > 0
         table_positions_BT = jnp.where(is_real_BT, text_positions_BT, padding_position)
         # All tokens are of type 0: a pair's two texts are told apart by </s></s> alone.
-        token_BTD = weights["embed"][rows.tokens_BT]
-        x_BTD = token_BTD + weights["positions"][table_positions_BT] + weights["types"][0]
+        mesh = self.attention.mesh
+        token_BTD = embedded(weights["embed"], rows.tokens_BT, mesh)
+        position_BTD = embedded(weights["positions"], table_positions_BT, mesh)
+        x_BTD = token_BTD + position_BTD + weights["types"][0]
         normed_BTD = _layer_norm(x_BTD, weights, "embed_norm", config.layer_norm_eps)
         x_BTD = self._dropout(normed_BTD, rows.draws, -1)
 
@@ -270,7 +273,8 @@ class Roberta(nnx.Module):
             mixed_BTHC = self.attention(
                 q_BTHC, k_BTHC, v_BTHC, causal=False, segments_BT=rows.segments_BT
             )
-            return self._rest_of_layer(layer, number, x_BTD, mixed_BTHC, rows.draws), None
+            x_BTD = self._rest_of_layer(layer, number, x_BTD, mixed_BTHC, rows.draws)
+            return constrain_rows(x_BTD, mesh), None
 
         # By number, and not over the arrays themselves: a part of a stack would have to be copied.
         numbers = jnp.arange(config.num_hidden_layers if layers is None else layers)

@@ -155,7 +155,7 @@ def encoder_curve(mesh: Mesh) -> Curve:
     )
     table = encoder_table(ENCODER)
     parameters = jax.device_put(initialize(table, jax.random.key(0)), shardings(mesh)(table))
-    loss = RewardLoss(ENCODER, "none", has_dropout=True)
+    loss = RewardLoss(ENCODER, "none", has_dropout=True, mesh=mesh)
     losses, moved = trained(loss, parameters, {}, batches, mesh)
     return Curve(losses, True, moved)
 

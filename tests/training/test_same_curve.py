@@ -30,7 +30,9 @@ def curves(forked_programs: ForkedPrograms, tmp_path: Path) -> dict[str, Any]:
     """Train on all meshes in one process of eight devices."""
     model = tiny_mistral(tmp_path / "model", gain=2.0, **SIZES)
     written = tmp_path / "curves.json"
-    forked_programs.run(PROGRAM.read_text(), [str(model), str(written)], devices=8)
+    printed = forked_programs.run(PROGRAM.read_text(), [str(model), str(written)], devices=8)
+    # As XLA says where it finds no way from one sharding to the next.
+    assert "Involuntary full rematerialization" not in printed
     return json.loads(written.read_text())
 
 
