@@ -104,7 +104,7 @@ def _compiled_step(
     if config.step == "reward":
         encoder = encoder_shape(config.model)
         parameters = abstract(encoder_table(encoder), jnp.float32, mesh)
-        loss = RewardLoss(encoder, remat, encoder.dropout > 0, mesh)
+        loss = RewardLoss(encoder, remat, has_dropout=encoder.dropout > 0, mesh=mesh)
         return compile_step(loss, parameters, {}, batches, mesh), work, None
     decoder = decoder_shape(config.model)
     lora = lora_of(config)

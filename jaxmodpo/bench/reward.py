@@ -162,7 +162,7 @@ def _contender(
         row_shards=row_shards(mesh),
         cost=functools.partial(flops.encoder_token_cost, shape),
     )
-    loss = RewardLoss(shape, remat, config.dropout > 0, mesh)
+    loss = RewardLoss(shape, remat, has_dropout=config.dropout > 0, mesh=mesh)
     optimizer = OptimizerSettings(0.01, 1.0)
     everywhere = NamedSharding(mesh, PartitionSpec())
     key = jax.jit(lambda: jax.random.key(0), out_shardings=everywhere)()

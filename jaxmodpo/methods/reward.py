@@ -94,7 +94,7 @@ def _train_model(
     has_dropout = max(shape.dropout, shape.classifier_dropout) > 0
 
     def loss_under(remat: Remat) -> RewardLoss:
-        return RewardLoss(shape, remat, has_dropout, mesh)
+        return RewardLoss(shape, remat, has_dropout, mesh=mesh)
 
     count_flops = functools.partial(_training_flops, shape)
     problem = with_remat(loss_under, config.remat, parameters, {}, mesh, count_flops)

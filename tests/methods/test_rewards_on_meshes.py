@@ -26,7 +26,7 @@ for devices in (1, 8):
     mesh = make_mesh((1, devices, 1), jax.devices()[:devices])
     batches = Batches(pairs, batch_size=16, row_shards=row_shards(mesh))
     parameters = abstract(parameter_table(config), jnp.float32, mesh)
-    loss = RewardLoss(config, "none", True, mesh)
+    loss = RewardLoss(config, has_dropout=True, mesh=mesh)
     needs[devices] = compile_step(loss, parameters, {}, batches, mesh).temporary
 print(json.dumps(needs))
 """
