@@ -7,6 +7,7 @@ application::
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -101,7 +102,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> None:
-    """Return once somebody listens.
+    """Return once the server answers: then it also ends in good order when it is asked to.
 
     Raises:
         UserError: the server ended, or does not begin.
@@ -113,12 +114,27 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: IO[bytes]) -> No
             lines = log.read().decode(errors="replace").strip().splitlines()
             last = lines[-1] if lines else f"it ended with code {process.returncode}"
             raise UserError(f"the study's server did not start: {last}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
+        if is_answering(port):
             return
-        except OSError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise UserError(f"the study's server did not start within {_LONGEST_START:.0f} seconds")
+
+
+def is_answering(port: int, seconds: float = 1.0) -> bool:
+    """Return whether a server on this machine answers a request within some seconds.
+
+    To be connected is not enough: the kernel connects from when the server has its port, which is
+    before it has begun to serve.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
+    try:
+        connection.request("GET", "/")
+        connection.getresponse().read()
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def free_port() -> int:

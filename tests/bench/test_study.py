@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -14,7 +15,7 @@ from jaxmodpo.bench.study import (
     percentiles,
     refuse_differences,
 )
-from jaxmodpo.bench.study_server import free_port, served
+from jaxmodpo.bench.study_server import free_port, is_answering, served
 from jaxmodpo.bench.study_walk import Pacing, walk_all
 from jaxmodpo.errors import UserError
 
@@ -72,6 +73,12 @@ def test_a_server_that_does_not_start_is_told_in_its_own_words(tmp_path):
         served(tmp_path / "study.json"),
     ):
         pass
+
+
+def test_a_server_that_listens_and_does_not_answer_yet_is_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        assert not is_answering(listening.getsockname()[1], seconds=0.1)
+    assert not is_answering(free_port())
 
 
 def test_percentiles_are_in_milliseconds_and_of_nothing_unknown():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import signal
-import socket
 import threading
 import time
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ import pytest
 from app_world import opened, write_study
 from killed_runs import Runs
 
-from jaxmodpo.bench.study_server import free_port
+from jaxmodpo.bench.study_server import free_port, is_answering
 from jaxmodpo.study.study_file import CHOICES
 
 KILLS = 20
@@ -74,15 +73,11 @@ class Rater:
 
 
 def wait_for(port: int) -> None:
-    """Return once a server listens."""
+    """Return once a server answers."""
     end = time.monotonic() + 60
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1.0).close()
-            return
-        except OSError:
-            assert time.monotonic() < end
-            time.sleep(0.02)
+    while not is_answering(port):
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.mark.slow(seconds=20)
