@@ -66,7 +66,8 @@ def keep_what_is_compiled(add_cleanup: Callable[[Callable[[], None]], None]) -> 
             shutil.rmtree(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    _remove_what_was_written_in_part(folder)
+    if any(folder.iterdir()):  # else there is nothing to look through, and no need of JAX here
+        _remove_what_was_written_in_part(folder)
 
 
 def _remove_what_was_written_in_part(folder: Path) -> None:

@@ -1,0 +1,54 @@
+"""The product whose backward pass is our own has the values and the gradients of the plain one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import Array
+
+from jaxmodpo.models.trained_product import trained_product
+
+
+def plain_product(x: Array, weight: Array) -> Array:
+    return x @ weight
+
+
+def drawn(*shape: int, dtype: Any = jnp.float32) -> Array:
+    return jax.random.normal(jax.random.key(sum(shape)), shape, dtype)
+
+
+# Narrower and wider outputs go different ways.
+@pytest.mark.parametrize(("inputs", "outputs"), [(6, 40), (40, 6), (8, 8)])
+@pytest.mark.parametrize("tokens", [(), (5,), (3, 7), (2, 3, 7)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_value_and_gradients_are_the_plain_products(inputs, outputs, tokens, dtype):
+    x, weight = drawn(*tokens, inputs, dtype=dtype), drawn(inputs, outputs, dtype=dtype)
+    cotangent = drawn(*tokens, outputs, dtype=dtype)
+    value, pull_back = jax.vjp(trained_product, x, weight)
+    expected, plain_pull_back = jax.vjp(plain_product, x, weight)
+    np.testing.assert_array_equal(value, expected)
+    relative = 1e-6 if dtype == jnp.float32 else 1e-2
+    for got, wanted in zip(pull_back(cotangent), plain_pull_back(cotangent), strict=True):
+        assert got.dtype == wanted.dtype and got.shape == wanted.shape
+        largest = float(jnp.abs(wanted).max())
+        np.testing.assert_allclose(
+            np.asarray(got, np.float32), np.asarray(wanted, np.float32), atol=relative * largest
+        )
+
+
+def test_a_cpu_copies_no_wide_factor_into_another_order():
+    x, weight, cotangent = drawn(4, 144, 8), drawn(8, 384), drawn(4, 144, 384)
+
+    def gradient(product, x: Array, weight: Array, cotangent: Array) -> Array:
+        return jax.vjp(lambda weight: product(x, weight), weight)[1](cotangent)[0]
+
+    def copies_it(product) -> bool:
+        lowered = jax.jit(gradient, static_argnums=0).lower(product, x, weight, cotangent)
+        return "f32[384,576]" in lowered.compile().as_text()
+
+    assert copies_it(plain_product), "this XLA has no need of a product of our own"
+    assert not copies_it(trained_product)
