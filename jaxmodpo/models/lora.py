@@ -33,7 +33,7 @@ from jax.typing import ArrayLike
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.dropout import Draws, dropped
 from jaxmodpo.models.parameters import Spec, Table
-from jaxmodpo.models.trained_product import trained_product
+from jaxmodpo.models.products import product
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -140,10 +140,10 @@ def apply(
     a = weights[f"{name}.A"].astype(x.dtype)
     b = weights[f"{name}.B"].astype(x.dtype)
     # From the left, so that nothing of the width of the model squared is formed.
-    inner = trained_product(x, a)
+    inner = product(x, a)
     if own_ranks_Br is not None:
         inner = jnp.where(own_ranks_Br[:, None], inner, 0)
-    return jnp.asarray(scale * trained_product(inner, b), x.dtype)
+    return jnp.asarray(scale * product(inner, b), x.dtype)
 
 
 def side_by_side(

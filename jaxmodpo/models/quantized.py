@@ -36,6 +36,7 @@ from jax import Array
 
 from jaxmodpo.errors import UserError
 from jaxmodpo.models.parameters import Spec, Table
+from jaxmodpo.models.products import product
 
 BaseDtype = Literal["bfloat16", "float32", "int8", "nf4"]
 
@@ -205,7 +206,7 @@ def matmul(x: Array, weights: Mapping[str, Array], name: str) -> Array:
         name: of the projection.
     """
     if name in weights:
-        return x @ weights[name]
+        return product(x, weights[name])
     stored: dict[str, Array] = {}
     for suffix in ("codes", "scales", "scale_blocks", "scale_offset"):
         if f"{name}.{suffix}" in weights:

@@ -27,7 +27,7 @@ from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialize, stacked_layers
 from jaxmodpo.models.remat import Remat, layer_of, rematerialized, rematerialized_by_number
 from jaxmodpo.models.roberta_config import RobertaConfig
-from jaxmodpo.models.trained_product import trained_product
+from jaxmodpo.models.products import product
 
 
 def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
@@ -360,7 +360,7 @@ def _one_a_row(
 
 
 def _linear(x: Array, weights: Mapping[str, Array], name: str) -> Array:
-    return trained_product(x, weights[name]) + weights[f"{name}.bias"]
+    return product(x, weights[name]) + weights[f"{name}.bias"]
 
 
 def _layer_norm(x: Array, weights: Mapping[str, Array], name: str, epsilon: float) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax import Array
 
-from jaxmodpo.models.trained_product import trained_product
+from jaxmodpo.models.products import product
 
 
 def plain_product(x: Array, weight: Array) -> Array:
@@ -28,7 +28,7 @@ def drawn(*shape: int, dtype: Any = jnp.float32) -> Array:
 def test_value_and_gradients_are_the_plain_products(inputs, outputs, tokens, dtype):
     x, weight = drawn(*tokens, inputs, dtype=dtype), drawn(inputs, outputs, dtype=dtype)
     cotangent = drawn(*tokens, outputs, dtype=dtype)
-    value, pull_back = jax.vjp(trained_product, x, weight)
+    value, pull_back = jax.vjp(product, x, weight)
     expected, plain_pull_back = jax.vjp(plain_product, x, weight)
     np.testing.assert_array_equal(value, expected)
     relative = 1e-6 if dtype == jnp.float32 else 1e-2
@@ -38,6 +38,17 @@ def test_value_and_gradients_are_the_plain_products(inputs, outputs, tokens, dty
         np.testing.assert_allclose(
             np.asarray(got, np.float32), np.asarray(wanted, np.float32), atol=relative * largest
         )
+
+
+def test_what_only_a_frozen_factors_gradient_would_need_is_not_kept():
+    x, weight = drawn(3, 7, 6), drawn(6, 40)
+
+    def kept_shapes(function, primal: Array) -> list[tuple[int, ...]]:
+        _, pull_back = jax.vjp(function, primal)
+        return [array.shape for array in jax.tree.leaves(pull_back)]
+
+    assert kept_shapes(lambda x: product(x, weight), x) == [weight.shape]
+    assert kept_shapes(lambda weight: product(x, weight), weight) == [x.shape]
 
 
 def test_a_cpu_copies_no_wide_factor_into_another_order():
@@ -51,4 +62,4 @@ def test_a_cpu_copies_no_wide_factor_into_another_order():
         return "f32[384,576]" in str(lowered.compile().as_text())
 
     assert copies_it(plain_product), "this XLA has no need of a product of our own"
-    assert not copies_it(trained_product)
+    assert not copies_it(product)
