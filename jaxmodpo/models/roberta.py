@@ -25,9 +25,9 @@ from jaxmodpo.models.gelu import gelu
 from jaxmodpo.models.loading import dtype_named, load_parameters
 from jaxmodpo.models.model_folder import read_model_config, save_model
 from jaxmodpo.models.parameters import Spec, initialize, stacked_layers
+from jaxmodpo.models.products import product
 from jaxmodpo.models.remat import Remat, layer_of, rematerialized, rematerialized_by_number
 from jaxmodpo.models.roberta_config import RobertaConfig
-from jaxmodpo.models.products import product
 
 
 def parameter_table(config: RobertaConfig) -> dict[str, Spec]:
