@@ -53,10 +53,12 @@ def _backward(factors: Factors, cotangent: Array | SymbolicZero) -> Factors:
     return of_x, of_weight
 
 
+# With symbolic zeros JAX says of each factor whether anything asks for its gradient.
 _product.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def _gradient_of_weight(x: Array, cotangent: Array) -> Array:
+    """Return ``[I, O]``; the left factor of a product over tokens is what a CPU transposes."""
     if x.shape[-1] <= cotangent.shape[-1]:
         return _over_tokens(x, cotangent)
     return _kept_in_order(_over_tokens(cotangent, x)).T
