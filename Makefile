@@ -14,7 +14,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 help:  ## say what each target does
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' $(MAKEFILE_LIST) | sed 's/^\([a-z]*\): /  make \1\t/'
 
-demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, about 8 minutes of one core
+demo: $(VENV)/.runtime  ## the whole experiment in a small synthetic world, about 6 minutes of one core
 	$(BIN)/jaxmodpo demo --output-dir $(DEMO_DIR)
 
 test: $(VENV)/.test  ## linters, type checks and all tests
