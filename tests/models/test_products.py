@@ -24,20 +24,29 @@ def drawn(*shape: int, dtype: Any = jnp.float32) -> Array:
 # Narrower and wider outputs go different ways.
 @pytest.mark.parametrize(("inputs", "outputs"), [(6, 40), (40, 6), (8, 8)])
 @pytest.mark.parametrize("tokens", [(), (5,), (3, 7), (2, 3, 7)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_value_and_gradients_are_the_plain_products(inputs, outputs, tokens, dtype):
+# In bfloat16 the last place alone is lost. JAX 0.12's own gradient of W loses two: it adds up in
+# bfloat16 on CPUs.
+@pytest.mark.parametrize(("dtype", "relative"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-8)])
+def test_value_and_gradients_are_those_of_float64(inputs, outputs, tokens, dtype, relative):
     x, weight = drawn(*tokens, inputs, dtype=dtype), drawn(inputs, outputs, dtype=dtype)
     cotangent = drawn(*tokens, outputs, dtype=dtype)
     value, pull_back = jax.vjp(product, x, weight)
-    expected, plain_pull_back = jax.vjp(plain_product, x, weight)
-    np.testing.assert_array_equal(value, expected)
-    relative = 1e-6 if dtype == jnp.float32 else 1e-2
-    for got, wanted in zip(pull_back(cotangent), plain_pull_back(cotangent), strict=True):
-        assert got.dtype == wanted.dtype and got.shape == wanted.shape
-        largest = float(jnp.abs(wanted).max())
-        np.testing.assert_allclose(
-            np.asarray(got, np.float32), np.asarray(wanted, np.float32), atol=relative * largest
+    of_x, of_weight = pull_back(cotangent)
+
+    def assert_near(got: Array, sums: str, left: Array, right: Array) -> None:
+        assert got.dtype == dtype
+        # Of all tokens in one axis: NumPy adds up over no ellipsis.
+        left64, right64, got64 = (
+            np.asarray(array, np.float64).reshape(-1, array.shape[-1])
+            for array in (left, right, got)
         )
+        exact = np.einsum(sums, left64, right64)
+        np.testing.assert_allclose(got64, exact, rtol=0, atol=relative * np.abs(exact).max())
+
+    assert value.shape == (*tokens, outputs) and of_x.shape == x.shape
+    assert_near(value, "ti,io->to", x, weight)
+    assert_near(of_x, "to,io->ti", cotangent, weight)
+    assert_near(of_weight, "ti,to->io", x, cotangent)
 
 
 def test_what_only_a_frozen_factors_gradient_would_need_is_not_kept():
