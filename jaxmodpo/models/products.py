@@ -19,8 +19,8 @@ def product(x: Array, weight: Array) -> Array:
     gradient. JAX writes it in an order for which XLA on CPUs first makes a transposed copy of the
     product's gradient. Here the narrower factor is the one that is transposed: for a large W that
     saves a quarter of the time, and for the factors of an adapter, 8 by 384, nine tenths. TPUs and
-    GPUs multiply in either order alike. In bfloat16 this order also loses less on CPUs: for JAX's,
-    the XLA of jaxlib 0.12 rounds between the tokens.
+    GPUs multiply in either order alike. In bfloat16 this order also loses less on CPUs: the
+    last place, where JAX's order loses two under jaxlib 0.12.
 
     Args:
         x: ``[..., I]``. It is kept for the backward pass only where W is trained.

@@ -24,8 +24,8 @@ def drawn(*shape: int, dtype: Any = jnp.float32) -> Array:
 # Narrower and wider outputs go different ways.
 @pytest.mark.parametrize(("inputs", "outputs"), [(6, 40), (40, 6), (8, 8)])
 @pytest.mark.parametrize("tokens", [(), (5,), (3, 7), (2, 3, 7)])
-# In bfloat16 the last place alone is lost. JAX 0.12's own gradient of W loses two: it adds up in
-# bfloat16 on CPUs.
+# In bfloat16 the last place alone is lost. JAX's own gradient of W loses two under jaxlib 0.12, on
+# CPUs.
 @pytest.mark.parametrize(("dtype", "relative"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2**-8)])
 def test_value_and_gradients_are_those_of_float64(inputs, outputs, tokens, dtype, relative):
     x, weight = drawn(*tokens, inputs, dtype=dtype), drawn(inputs, outputs, dtype=dtype)
