@@ -17,10 +17,11 @@ def product(x: Array, weight: Array) -> Array:
 
     The gradient of W ``[I, O]`` is a sum over tokens of two factors, the input and the product's
     gradient. JAX writes it in an order for which XLA on CPUs copies the wider factor transposed, or
-    multiplies slowly. Here the narrower factor is the one that is transposed, which saves a seventh
-    to a third of that gradient's time where W is large, and nine tenths where it is an adapter's, 8
-    by 384 or 384 by 8. TPUs and GPUs multiply in either order alike. In bfloat16 this order also
-    loses less on CPUs: the last place, where JAX's order loses two under jaxlib 0.12.
+    multiplies slowly. Here the narrower factor is the one that is transposed. With one thread that
+    saves a seventh to a third of this gradient's time where W is large, and nine tenths where it is
+    an adapter's, 8 by 384 or 384 by 8. TPUs and GPUs multiply in either order alike. In bfloat16
+    this order also loses less on CPUs: the last place, where JAX's order loses two under jaxlib
+    0.12.
 
     Args:
         x: ``[..., I]``. It is kept for the backward pass only where W is trained.
